@@ -48,7 +48,7 @@ class PassError(CompileError):
 
 
 class VerificationError(PassError):
-    """A pass broke the program: invalid IR, changed types or effects, or changed values beyond its declared numerics."""
+    """A pass broke the program: invalid IR, changed types or effects, or values beyond its declared numerics."""
 
 
 class MissingDependencyError(UsageError):

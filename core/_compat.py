@@ -1,0 +1,77 @@
+"""The one place where JAX's private modules are imported.
+
+Each name below is probed by ``tests/core/test_compat.py``, so that a JAX release which moves one fails there first.
+Everything else in xlapass uses JAX's public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax._src import core as _core
+from jax._src import source_info_util as _source_info_util
+from jax._src.interpreters import partial_eval as _partial_eval
+from jax.extend import core as jex_core
+
+
+def eval_jaxpr(jaxpr: jex_core.Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
+    """Evaluates ``jaxpr``, keeping the source locations and name stacks of its equations."""
+    return list(_core.eval_jaxpr(jaxpr, consts, *args))
+
+
+def eliminate_dead_code(closed: jex_core.ClosedJaxpr) -> jex_core.ClosedJaxpr:
+    """Removes equations and unused results of control flow; keeps inputs, outputs and effects.
+
+    JAX's own elimination: every primitive with a body registers a rule for it.
+    """
+    jaxpr, _ = _partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
+    return jex_core.ClosedJaxpr(jaxpr, closed.consts)
+
+
+def with_name_stack_prefix(source_info: Any, outer: Any) -> Any:
+    """``source_info`` with the name stack of the equation ``outer`` in front, as inlining needs."""
+    return source_info.replace(name_stack=outer.name_stack + source_info.name_stack)
+
+
+def name_stack(source_info: Any) -> str:
+    """The ``jax.named_scope`` path of an equation, such as ``ResNet/Block_0/Conv_0``."""
+    return str(source_info.name_stack)
+
+
+def new_source_info() -> Any:
+    """A source location that says nothing, for equations that no user's line asked for."""
+    return _source_info_util.new_source_info()
+
+
+def current_eqn_context() -> Any:
+    """The tracing context (compute type, mesh, metadata) that an equation made now would get."""
+    return _core.current_jaxpr_eqn_context()
+
+
+def user_location(source_info: Any) -> str | None:
+    """``file.py:12 (function)`` for the innermost frame of the user's own code, or None."""
+    for frame in _source_info_util.user_frames(source_info.traceback):
+        return f"{frame.file_name}:{frame.start_line} ({frame.function_name})"
+    return None
+
+
+def user_frames(source_info: Any) -> list[tuple[str, int, str]]:
+    """``(file, line, function)`` of the user's frames, innermost first."""
+    return [(f.file_name, f.start_line, f.function_name) for f in _source_info_util.user_frames(source_info.traceback)]
+
+
+def is_unspecified_sharding(sharding: Any) -> bool:
+    """Whether a ``jit`` equation's sharding parameter says nothing."""
+    return type(sharding).__name__ == "UnspecifiedValue"
+
+
+def is_tracer(value: Any) -> bool:
+    """Whether ``value`` is being traced by an enclosing JAX transformation."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def x64_enabled() -> bool:
+    """Whether 64-bit types are on in the current context."""
+    return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]

@@ -1,0 +1,374 @@
+"""`Graph`: the editing view of a jaxpr, with use-lists and regions.
+
+A graph is a doubly linked list of `Node`s (equations) over `Value`s (variables, constants, literals). Bodies of control
+flow and calls are *regions*: graphs of their own, built when first looked at. A body that several equations share stays
+one region, and one jaxpr afterwards. `Graph.to_jaxpr` keeps every variable and every untouched body of the original, so
+an unedited graph gives back the jaxpr it was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex_core
+
+from . import _compat
+from .errors import PassError, UnsupportedError
+from .node import REGION_PARAMS, Node, Value
+
+
+class Graph:
+    """The editing view of a closed jaxpr, or of the body of one of its equations.
+
+    Attributes:
+      inputs: the input values, in order.
+      terminator: the node whose operands are the graph's outputs.
+      made_by: for variables that a rewrite made, the rule's name; shared by all regions.
+    """
+
+    def __init__(
+        self,
+        body: jex_core.ClosedJaxpr | jex_core.Jaxpr,
+        *,
+        provenance: Mapping[Any, str] | None = None,
+        root: Graph | None = None,
+    ) -> None:
+        self.root = root or self
+        self._source = body
+        self._closed = isinstance(body, jex_core.ClosedJaxpr)
+        self._jaxpr: jex_core.Jaxpr = body.jaxpr if isinstance(body, jex_core.ClosedJaxpr) else body
+        self._edited = False
+        self._regions: dict[int, tuple[Any, Graph]] = {} if root is None else root._regions
+        self.made_by: dict[Any, str] = dict(provenance or {}) if root is None else root.made_by
+        self._first: Node | None = None
+        self._last: Node | None = None
+        self.terminator = Node(self, None, {}, jex_core.no_effects, None, None)
+        self._constants: list[Value] = []
+        self._constant_of: dict[int, Value] = {}
+        self._load()
+
+    # -- construction ------------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        values: dict[Any, Value] = {}
+        consts = self._source.consts if isinstance(self._source, jex_core.ClosedJaxpr) else ()
+        if len(self._jaxpr.constvars) != len(consts):
+            raise UnsupportedError("a body with unbound constant variables cannot be edited")
+        for var, const in zip(self._jaxpr.constvars, consts, strict=True):
+            values[var] = Value(var.aval, const=const, var=var)
+            self._constants.append(values[var])
+            self._constant_of.setdefault(id(const), values[var])
+        self.inputs = [Value(var.aval, index=i, var=var) for i, var in enumerate(self._jaxpr.invars)]
+        values.update(zip(self._jaxpr.invars, self.inputs, strict=True))
+        for eqn in self._jaxpr.eqns:
+            node = Node(self, eqn.primitive, eqn.params, eqn.effects, eqn.source_info, eqn.ctx)
+            self._connect(node, [_operand(atom, values) for atom in eqn.invars])
+            for index, var in enumerate(eqn.outvars):
+                output = Value(var.aval, producer=node, index=index, var=var)
+                values[var] = output
+                node.outputs.append(output)
+            self._link(node, None)
+        self._connect(self.terminator, [_operand(atom, values) for atom in self._jaxpr.outvars])
+
+    def _connect(self, node: Node, inputs: Sequence[Value]) -> None:
+        node.inputs = list(inputs)
+        for index, value in enumerate(inputs):
+            value.uses[node, index] = None
+
+    def _link(self, node: Node, before: Node | None) -> None:
+        """Puts ``node`` in front of ``before``, or at the end."""
+        successor = None if before is self.terminator else before
+        predecessor = self._last if successor is None else successor._prev
+        node._prev, node._next = predecessor, successor
+        if predecessor is None:
+            self._first = node
+        else:
+            predecessor._next = node
+        if successor is None:
+            self._last = node
+        else:
+            successor._prev = node
+
+    def region_of(self, body: Any) -> Graph:
+        """The region of a body; one per jaxpr object, however many equations share it."""
+        known = self._regions.get(id(body))
+        if known is None:
+            known = (body, Graph(body, root=self.root))  # holding `body` keeps its id from being reused
+            self._regions[id(body)] = known
+        return known[1]
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def outputs(self) -> list[Value]:
+        """The output values, in order; one value may appear twice."""
+        return self.terminator.inputs
+
+    def nodes(self) -> list[Node]:
+        """A snapshot of the nodes in order; after an edit, look at `Node.alive`."""
+        nodes, node = [], self._first
+        while node is not None:
+            nodes.append(node)
+            node = node._next
+        return nodes
+
+    def walk(self) -> Iterator[Graph]:
+        """This graph and every region below it, inner ones first, each once."""
+        yield from self._walk(set())
+
+    def _walk(self, seen: set[int]) -> Iterator[Graph]:
+        for node in self.nodes():
+            if node.name not in REGION_PARAMS:
+                continue
+            for region in node.regions.values():
+                if id(region) not in seen:
+                    seen.add(id(region))
+                    yield from region._walk(seen)
+        yield self
+
+    def operation_count(self) -> int:
+        """Number of nodes in this graph, regions excluded."""
+        return len(self.nodes())
+
+    # -- editing -----------------------------------------------------------------------------------------------------
+
+    def constant(self, array: Any, *, weak_type: bool = False) -> Value:
+        """A constant: a literal where ``array`` is a scalar, else a closed-over array held by reference.
+
+        A body that cannot close over arrays (that of ``remat2``) holds it as an array literal.
+        """
+        aval = jax.core.ShapedArray(np.shape(array), array.dtype, weak_type=weak_type)
+        is_key = jnp.issubdtype(array.dtype, jax.dtypes.extended)
+        if not is_key and (not aval.shape or not self._closed):
+            return Value(aval, const=np.asarray(array), is_literal=True)
+        known = self._constant_of.get(id(array))
+        if known is None or known.aval != aval:
+            known = Value(aval, const=array, var=jex_core.Var(aval))
+            self._constants.append(known)
+            self._constant_of[id(array)] = known
+        return known
+
+    def splice(self, fn: Callable[..., Any], *values: Value, before: Node, rule: str | None = None) -> list[Value]:
+        """Traces ``fn`` at the values' types and inserts its equations in front of ``before``.
+
+        Args:
+          fn: a plain JAX function of one array per value.
+          *values: operands; they must be computed before ``before``.
+          before: where to insert. New nodes take over its source location and name stack.
+          rule: name of the rewrite, recorded as the maker of the new nodes.
+
+        Returns:
+          One value per array that ``fn`` returns (its flattened result).
+        """
+        flat_fn = _flattened(fn)
+        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype, weak_type=v.aval.weak_type) for v in values]
+        closed = jax.make_jaxpr(flat_fn)(*avals)
+        return self.insert_jaxpr(closed, values, before=before, rule=rule, relocate=True)
+
+    def insert_jaxpr(
+        self,
+        closed: jex_core.ClosedJaxpr,
+        values: Sequence[Value],
+        *,
+        before: Node,
+        rule: str | None = None,
+        relocate: bool = False,
+    ) -> list[Value]:
+        """Copies the equations of ``closed``, applied to ``values``, in front of ``before``; returns its outputs.
+
+        With ``relocate`` they take over the source location of ``before``; else they keep their own and their name
+        stacks are put below that of ``before``.
+        """
+        env: dict[Any, Value] = dict(zip(closed.jaxpr.invars, values, strict=True))
+        for var, const in zip(closed.jaxpr.constvars, closed.consts, strict=True):
+            env[var] = self.constant(const)
+        for eqn in closed.jaxpr.eqns:
+            source_info = eqn.source_info
+            if relocate:
+                source_info = before.source_info or source_info
+            elif before.source_info is not None:
+                source_info = _compat.with_name_stack_prefix(source_info, before.source_info)
+            node = Node(self, eqn.primitive, eqn.params, eqn.effects, source_info, eqn.ctx)
+            self._connect(node, [_operand(atom, env) for atom in eqn.invars])
+            for index, var in enumerate(eqn.outvars):
+                env[var] = self._new_output(node, index, var.aval, rule)
+            self._link(node, before)
+        self._touch()
+        return [_operand(atom, env) for atom in closed.jaxpr.outvars]
+
+    def _new_output(self, node: Node, index: int, aval: Any, rule: str | None) -> Value:
+        output = Value(aval, producer=node, index=index, var=jex_core.Var(aval))
+        node.outputs.append(output)
+        if rule is not None:
+            self.made_by[output.var] = rule
+        return output
+
+    def replace(self, old: Value, new: Value) -> None:
+        """Makes every user of ``old`` read ``new``; shape and dtype must agree.
+
+        A differing weak type is restored by a conversion, so that the types downstream stay what they were.
+        """
+        if old is new:
+            return
+        if old.aval.shape != new.aval.shape or old.aval.dtype != new.aval.dtype:
+            raise PassError(f"a replacement has type {new.aval.str_short()} where {old.aval.str_short()} was")
+        if not old.uses:
+            return
+        if getattr(old.aval, "weak_type", False) != getattr(new.aval, "weak_type", False):
+            new = self._with_weak_type(new, old)
+        for node, index in old.uses:
+            node.inputs[index] = new
+            new.uses[node, index] = None
+        old.uses = {}
+        self._touch()
+
+    def _with_weak_type(self, new: Value, old: Value) -> Value:
+        before = (new.producer._next if new.producer is not None else self._first) or self.terminator
+        convert = jex_core.primitives.convert_element_type_p
+        params = {"new_dtype": old.aval.dtype, "weak_type": old.aval.weak_type, "sharding": None}
+        origin = old.producer or before
+        ctx = origin.ctx or _compat.current_eqn_context()
+        node = Node(self, convert, params, jex_core.no_effects, origin.source_info or _compat.new_source_info(), ctx)
+        self._connect(node, [new])
+        output = self._new_output(node, 0, new.aval.update(weak_type=old.aval.weak_type), None)
+        self._link(node, before)
+        return output
+
+    def set_operand(self, node: Node, index: int, value: Value) -> None:
+        """Makes one operand of ``node`` read ``value``."""
+        old = node.inputs[index]
+        old.uses.pop((node, index), None)
+        node.inputs[index] = value
+        value.uses[node, index] = None
+        self._touch()
+
+    def set_params(self, node: Node, **changes: Any) -> None:
+        """Replaces parameters of ``node``; regions of replaced bodies are built anew."""
+        node.params = {**node.params, **changes}
+        if any(key in REGION_PARAMS.get(node.name, ()) for key in changes):
+            node._regions = None
+        self._touch()
+
+    def erase(self, node: Node) -> None:
+        """Removes a node whose outputs have no users."""
+        if any(output.uses for output in node.outputs):
+            raise PassError(f"cannot erase {node.name}: its result is still used", where=node.where)
+        self._unlink(node)
+
+    def erase_dead(self, node: Node) -> int:
+        """Removes ``node`` and, in turn, its producers where nothing uses them; returns how many nodes went."""
+        removed, pending = 0, [node]
+        while pending:
+            node = pending.pop()
+            if not node.alive or node.effects or node is self.terminator or any(o.uses for o in node.outputs):
+                continue
+            producers = [v.producer for v in node.inputs if v.producer is not None]
+            self._unlink(node)
+            removed += 1
+            pending.extend(producers)
+        return removed
+
+    def _unlink(self, node: Node) -> None:
+        for index, value in enumerate(node.inputs):
+            value.uses.pop((node, index), None)
+        if node._prev is None:
+            self._first = node._next
+        else:
+            node._prev._next = node._next
+        if node._next is None:
+            self._last = node._prev
+        else:
+            node._next._prev = node._prev
+        node.graph = None
+        self._touch()
+
+    def inline(self, node: Node, region: Graph) -> None:
+        """Replaces a call by a copy of its body; operands and results correspond one to one."""
+        outputs = self.insert_jaxpr(region.to_closed(), node.inputs, before=node)
+        for old, new in zip(node.outputs, outputs, strict=True):
+            self.replace(old, new)
+        self._unlink(node)
+
+    def _touch(self) -> None:
+        self._edited = True
+
+    @property
+    def edited(self) -> bool:
+        """Whether this graph or any region of the program was edited."""
+        return self._edited or any(region._edited for _, region in self._regions.values())
+
+    # -- back to jaxpr -----------------------------------------------------------------------------------------------
+
+    def to_closed(self) -> jex_core.ClosedJaxpr:
+        """The graph as a closed jaxpr; the very object it was made from when nothing was edited."""
+        result = self._export({})
+        return result if isinstance(result, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(result, ())
+
+    def _export(self, done: dict[int, Any]) -> Any:
+        known = done.get(id(self))
+        if known is not None:
+            return known
+        eqns, changed = [], self._edited
+        for node in self.nodes():
+            params = self._export_params(node, done)
+            changed = changed or params is not node.params
+            invars = [_atom(v) for v in node.inputs]
+            outvars = [_variable(v) for v in node.outputs]
+            eqns.append(
+                jex_core.JaxprEqn(invars, outvars, node.primitive, params, node.effects, node.source_info, node.ctx)
+            )
+        result = self._rebuild(eqns) if changed else self._source
+        done[id(self)] = result
+        return result
+
+    def _export_params(self, node: Node, done: dict[int, Any]) -> dict[str, Any]:
+        if node._regions is None:
+            return node.params
+        changes: dict[str, Any] = {}
+        for (param, index), region in node._regions.items():
+            body = region._export(done)
+            current = changes.get(param, node.params[param])
+            if (current if index is None else current[index]) is body:
+                continue
+            changes[param] = body if index is None else (*current[:index], body, *current[index + 1 :])
+        return {**node.params, **changes} if changes else node.params
+
+    def _rebuild(self, eqns: list[Any]) -> Any:
+        outvars = [_atom(v) for v in self.outputs]
+        constants = [v for v in self._constants if v.uses]
+        effects = set(self._jaxpr.effects).union(*(eqn.effects for eqn in eqns))
+        jaxpr = jex_core.Jaxpr(
+            [_variable(v) for v in constants],
+            [_variable(v) for v in self.inputs],
+            outvars,
+            eqns,
+            effects,
+            self._jaxpr.debug_info,
+        )
+        return jex_core.ClosedJaxpr(jaxpr, [v.const for v in constants]) if self._closed else jaxpr
+
+
+def _operand(atom: Any, values: Mapping[Any, Value]) -> Value:
+    if isinstance(atom, jex_core.Literal):
+        return Value(atom.aval, const=atom.val, is_literal=True)
+    return values[atom]
+
+
+def _atom(value: Value) -> Any:
+    if value.is_literal:
+        return jex_core.Literal(value.const, value.aval)
+    return _variable(value)
+
+
+def _variable(value: Value) -> Any:
+    if isinstance(value.var, jex_core.DropVar) and value.uses:
+        value.var = jex_core.Var(value.aval)
+    return value.var
+
+
+def _flattened(fn: Callable[..., Any]) -> Callable[..., list[Any]]:
+    return lambda *arrays: jax.tree_util.tree_leaves(fn(*arrays))

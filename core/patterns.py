@@ -1,0 +1,317 @@
+"""Patterns over values: what a rule looks for.
+
+A pattern sees through what does not change a value: conversions to the type it has already, copies, and, where a scalar
+is wanted, broadcasts. Operands of commutative primitives match in either order. So one spelling finds the usual ones:
+
+    x = var("x")
+    silu = op.mul(x, op.logistic(x))        # also logistic(x) * x
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .node import Node, Value
+
+COMMUTATIVE = frozenset({"add", "add_any", "mul", "max", "min", "and", "or", "xor", "eq", "ne"})
+"""Primitives whose two operands may be exchanged without changing a bit of the result."""
+
+TRANSPARENT = frozenset({"copy", "copy_p", "convert_element_type", "reshape", "broadcast_in_dim"})
+"""Primitives that a pattern looks through when they leave shape and dtype as they were."""
+
+
+@dataclasses.dataclass
+class Attempt:
+    """One try of a pattern, with how far it came: the explanation of a near miss."""
+
+    depth: int = 0
+    reason: str = ""
+
+    def failed(self, depth: int, reason: str) -> None:
+        """Remembers ``reason`` when the match had come further than before."""
+        if depth >= self.depth:
+            self.depth, self.reason = depth, reason
+
+
+Bindings = dict[str, Any]
+"""Pattern names to what they matched: a `Value` for variables and constants, a `Node` for named operations."""
+
+
+class Pattern:
+    """Something that matches a value. Arithmetic on patterns builds larger ones."""
+
+    def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
+        """Yields the bindings of every way in which ``value`` matches, given those made so far."""
+        raise NotImplementedError
+
+    def __add__(self, other: Pattern | float) -> Pattern:
+        return Op(("add", "add_any"), (self, as_pattern(other)))
+
+    def __radd__(self, other: Pattern | float) -> Pattern:
+        return as_pattern(other) + self
+
+    def __mul__(self, other: Pattern | float) -> Pattern:
+        return Op(("mul",), (self, as_pattern(other)))
+
+    def __rmul__(self, other: Pattern | float) -> Pattern:
+        return as_pattern(other) * self
+
+    def __sub__(self, other: Pattern | float) -> Pattern:
+        return Op(("sub",), (self, as_pattern(other)))
+
+    def __rsub__(self, other: Pattern | float) -> Pattern:
+        return as_pattern(other) - self
+
+    def __truediv__(self, other: Pattern | float) -> Pattern:
+        return Op(("div",), (self, as_pattern(other)))
+
+    def __rtruediv__(self, other: Pattern | float) -> Pattern:
+        return as_pattern(other) / self
+
+    def __neg__(self) -> Pattern:
+        return Op(("neg",), (self,))
+
+    def __or__(self, other: Pattern) -> Pattern:
+        return Either((self, other))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Var(Pattern):
+    """Any value; where the same name stands twice, the same value twice."""
+
+    name: str
+    const: bool = False
+
+    def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
+        if self.const and not value.is_const:
+            attempt.failed(depth, f"{self.name} should be a constant and is {describe(value)}")
+            return
+        bound = bindings.get(self.name)
+        if bound is None:
+            yield {**bindings, self.name: value}
+        elif same_value(bound, value):
+            yield bindings
+        else:
+            attempt.failed(depth, f"{self.name} stands for two different values here")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Number(Pattern):
+    """A scalar constant, perhaps broadcast or converted; ``tolerance`` is relative, in units of the dtype's epsilon."""
+
+    value: complex
+    tolerance: float = 0.0
+
+    def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
+        have = scalar_of(value)
+        if have is not None and self._equals(have):
+            yield bindings
+        else:
+            attempt.failed(depth, f"expected the number {self.value:g} and found {describe(value)}")
+
+    def _equals(self, have: Any) -> bool:
+        want = np.asarray(self.value)
+        if not self.tolerance:
+            same_sign = bool(np.signbit(have) == np.signbit(want)) if np.isrealobj(have) else True
+            return bool(have == want) and (have != 0 or same_sign)
+        epsilon = _epsilon(have.dtype)
+        return bool(abs(have - want) <= self.tolerance * epsilon * abs(want))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScalarVar(Pattern):
+    """A scalar constant of any value, perhaps broadcast; bound to the innermost scalar value."""
+
+    name: str
+
+    def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
+        inner = through_broadcasts(value)
+        if inner.is_const and np.size(inner.const) == 1:
+            yield from Var(self.name).matches(inner, bindings, attempt, depth)
+        else:
+            attempt.failed(depth, f"{self.name} should be a scalar constant and is {describe(value)}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Op(Pattern):
+    """An equation with one of ``names`` as its primitive, whose operands match ``operands``.
+
+    Attributes:
+      names: names of primitives.
+      operands: one pattern per operand; None matches any operands.
+      where: a further condition on the node.
+      name: binds the node under this name.
+      output: which result of the node is meant.
+    """
+
+    names: tuple[str, ...]
+    operands: tuple[Pattern, ...] | None = None
+    where: Callable[[Node], bool] | None = None
+    name: str | None = None
+    output: int = 0
+
+    def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
+        value = value if _produced_by(value, self.names) else through_no_ops(value)
+        node = value.producer
+        if node is None or node.name not in self.names or value.index != self.output:
+            attempt.failed(depth, f"expected {' or '.join(self.names)} and found {describe(value)}")
+            return
+        yield from self.matches_node(node, bindings, attempt, depth)
+
+    def matches_node(self, node: Node, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
+        """As `matches`, for a node."""
+        if node.name not in self.names or node.effects:
+            return
+        if self.where is not None and not self.where(node):
+            attempt.failed(depth, f"the parameters of {node.name} do not fit")
+            return
+        if self.name is not None:
+            bindings = {**bindings, self.name: node}
+        if self.operands is None:
+            yield bindings
+            return
+        if len(self.operands) != len(node.inputs):
+            attempt.failed(depth, f"{node.name} has {len(node.inputs)} operands, not {len(self.operands)}")
+            return
+        yield from self._match_operands(node.inputs, bindings, attempt, depth + 1)
+        if node.name in COMMUTATIVE and node.inputs[0] is not node.inputs[1]:
+            yield from self._match_operands(node.inputs[::-1], bindings, attempt, depth + 1)
+
+    def _match_operands(
+        self, values: list[Value], bindings: Bindings, attempt: Attempt, depth: int
+    ) -> Iterator[Bindings]:
+        assert self.operands is not None
+        if not values:
+            yield bindings
+            return
+        position = 0
+        stack = [self.operands[0].matches(values[0], bindings, attempt, depth)]
+        while stack:
+            found = next(stack[-1], None)
+            if found is None:
+                stack.pop()
+                position -= 1
+                continue
+            if position == len(values) - 1:
+                yield found
+                continue
+            position += 1
+            stack.append(self.operands[position].matches(values[position], found, attempt, depth + position))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Either(Pattern):
+    """The first of several patterns that matches; on backtracking, the next."""
+
+    choices: tuple[Pattern, ...]
+
+    def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
+        return itertools.chain.from_iterable(c.matches(value, bindings, attempt, depth) for c in self.choices)
+
+
+class _Operations:
+    """``op.tanh(x)`` is the pattern of a ``tanh`` equation; keywords are `Op`'s ``where``, ``name`` and ``output``."""
+
+    def __getattr__(self, primitive: str) -> Callable[..., Op]:
+        def build(*operands: Pattern | float, **keywords: Any) -> Op:
+            return Op((primitive.rstrip("_"),), tuple(map(as_pattern, operands)) or None, **keywords)
+
+        return build
+
+
+op = _Operations()
+
+
+def var(name: str) -> Var:
+    """Any value, bound to ``name``."""
+    return Var(name)
+
+
+def const(name: str) -> Var:
+    """A constant array or scalar, bound to ``name``."""
+    return Var(name, const=True)
+
+
+def scalar(name: str) -> ScalarVar:
+    """A scalar constant, perhaps broadcast, bound to ``name``."""
+    return ScalarVar(name)
+
+
+def number(value: complex, *, tolerance: float = 0.0) -> Number:
+    """The scalar ``value``; ``tolerance`` in units of the dtype's epsilon, relative."""
+    return Number(value, tolerance)
+
+
+def as_pattern(value: Pattern | complex) -> Pattern:
+    """Numbers stand for themselves."""
+    return value if isinstance(value, Pattern) else Number(value)
+
+
+def through_no_ops(value: Value) -> Value:
+    """The value behind conversions, copies, reshapes and broadcasts that change neither shape nor dtype."""
+    node = value.producer
+    while node is not None and node.name in TRANSPARENT and not node.effects:
+        inner = node.inputs[0]
+        if inner.aval.shape != value.aval.shape or inner.aval.dtype != value.aval.dtype:
+            break
+        value, node = inner, inner.producer
+    return value
+
+
+def through_broadcasts(value: Value) -> Value:
+    """The value behind broadcasts, reshapes, copies and no-op conversions, down to the smallest."""
+    while (node := value.producer) is not None:
+        inner = node.inputs[0] if node.inputs else None
+        spreads = node.name in ("broadcast_in_dim", "reshape", "copy", "copy_p", "squeeze", "expand_dims")
+        if inner is None or not (spreads or through_no_ops(value) is not value):
+            break
+        value = inner
+    return value
+
+
+def scalar_of(value: Value) -> Any:
+    """The number behind a constant, perhaps broadcast, as a 0-d NumPy scalar; None when it is not one."""
+    inner = through_broadcasts(value)
+    if not inner.is_const or np.size(inner.const) != 1 or not _is_numeric(inner.aval.dtype):
+        return None
+    return inner.numpy().reshape(())[()]
+
+
+def same_value(a: Value, b: Value) -> bool:
+    """Whether two values are surely equal: one value behind no-ops, or the same bits of a scalar constant."""
+    a, b = through_no_ops(a), through_no_ops(b)
+    if a is b:
+        return True
+    if not (a.is_const and b.is_const) or a.aval.dtype != b.aval.dtype or a.aval.shape != b.aval.shape:
+        return False
+    if a.const is b.const:
+        return True
+    return np.size(a.const) == 1 and _is_numeric(a.dtype) and a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def describe(value: Value) -> str:
+    """A few words on a value, for explanations."""
+    if value.is_const:
+        return f"a constant {value.aval.str_short()}"
+    if value.producer is None:
+        return f"an input {value.aval.str_short()}"
+    return f"{value.producer.name} {value.aval.str_short()}"
+
+
+def _produced_by(value: Value, names: tuple[str, ...]) -> bool:
+    return value.producer is not None and value.producer.name in names
+
+
+def _is_numeric(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype)
+
+
+def _epsilon(dtype: Any) -> float:
+    import jax.numpy as jnp
+
+    return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
