@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .node import Node, Value
@@ -312,6 +313,4 @@ def _is_numeric(dtype: Any) -> bool:
 
 
 def _epsilon(dtype: Any) -> float:
-    import jax.numpy as jnp
-
     return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0

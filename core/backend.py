@@ -1,0 +1,171 @@
+"""The contracts of backends: `Target`, `Backend`, `Artifact`, `Executable`, and legality tables."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from . import options
+from .errors import UnsupportedError, UsageError
+from .graph import Graph
+from .node import Node
+from .program import Program
+
+ANY_DTYPE: frozenset[str] = frozenset()
+"""In a legality row: every dtype is taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a program is compiled for.
+
+    Attributes:
+      name: such as ``cpu`` or ``h100``.
+      platform: what the backend compiles to: ``cpu``, ``cuda``, ``onnx``, ``tflite``, ...
+      properties: further facts that passes and backends of this platform know how to read.
+    """
+
+    name: str
+    platform: str
+    properties: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Executable(abc.ABC):
+    """A program that is ready to run."""
+
+    @abc.abstractmethod
+    def __call__(self, *args: Any) -> Any:
+        """Runs on arguments of the structure that the program was traced with; returns its result structure."""
+
+
+class Artifact(abc.ABC):
+    """What a backend makes of a program: a file's worth of bytes, with what is needed to run it."""
+
+    suffix: ClassVar[str] = ""
+
+    @abc.abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the artifact, atomically; raises `UsageError` where that is not possible."""
+
+    @abc.abstractmethod
+    def executable(self, **options: Any) -> Executable:
+        """Loads the artifact into its real runtime."""
+
+    def stage(self, name: str) -> str:
+        """The text of a stage on the way to the artifact, such as ``stablehlo``; see `Backend.stages`."""
+        raise UsageError(f"{type(self).__name__} has no stage {name!r}")
+
+    def notes(self) -> Sequence[str]:
+        """What the user should know about the artifact, for example what was not done."""
+        return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Legality:
+    """One row of a legality table: an operation that a backend takes.
+
+    Attributes:
+      operation: name of a primitive, or ``composite:NAME``.
+      dtypes: names of the operand dtypes taken; `ANY_DTYPE` for all.
+      check: further condition on the node; returns why it is not taken, or None.
+      lowering: how it is lowered, in words, for documentation.
+    """
+
+    operation: str
+    dtypes: frozenset[str] = ANY_DTYPE
+    check: Callable[[Node], str | None] | None = None
+    lowering: str = ""
+
+    def problem(self, node: Node) -> str | None:
+        """Why the backend does not take ``node``, or None."""
+        if self.dtypes:
+            for value in (*node.inputs, *node.outputs):
+                dtype = str(getattr(value.aval, "dtype", "token"))
+                if dtype not in self.dtypes:
+                    return f"dtype {dtype} is not supported"
+        return self.check(node) if self.check is not None else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Illegal:
+    """An operation that a backend does not take."""
+
+    operation: str
+    where: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.reason}" + (f" ({self.where})" if self.where else "")
+
+
+class LegalityTable(Mapping[str, Legality]):
+    """Which operations a backend takes, at which dtypes, and how each is lowered."""
+
+    def __init__(self, rows: Iterable[Legality], opened: Iterable[str] = ()) -> None:
+        self._rows = {row.operation: row for row in rows}
+        self.opened = frozenset(opened)
+
+    def __getitem__(self, operation: str) -> Legality:
+        return self._rows[operation]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def problems(self, program: Program) -> list[Illegal]:
+        """Every operation of ``program`` that the table does not allow, with the user's source lines.
+
+        Operations in ``opened`` are looked into: their bodies must be legal, they themselves need no row.
+        """
+        found = []
+        for region in Graph(program.jaxpr).walk():
+            for node in region.nodes():
+                if node.name in self.opened:
+                    continue
+                row = self._rows.get(node.name)
+                reason = f"{node.name} is not supported" if row is None else row.problem(node)
+                if reason is not None:
+                    found.append(Illegal(node.name, node.where, reason))
+        return found
+
+    def require(self, program: Program, backend: str) -> None:
+        """Raises one `UnsupportedError` that lists all problems."""
+        problems = self.problems(program)
+        if problems:
+            listing = "\n".join(f"  {problem}" for problem in dict.fromkeys(map(str, problems)))
+            raise UnsupportedError(f"the {backend} backend cannot take {len(problems)} operation(s):\n{listing}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend(abc.ABC):
+    """Turns programs into artifacts. Subclasses are frozen dataclasses whose fields are their options.
+
+    Class attributes:
+      name: how pipelines and the command call it.
+      default_target: name of the target when none is asked for.
+      stages: what ``--emit`` can write, besides ``jaxpr``.
+    """
+
+    name: ClassVar[str]
+    default_target: ClassVar[str]
+    stages: ClassVar[tuple[str, ...]] = ()
+
+    @abc.abstractmethod
+    def emit(self, program: Program, target: Target) -> Artifact:
+        """Compiles ``program`` for ``target``.
+
+        Raises:
+          CompileError: the program cannot be compiled; `UnsupportedError` lists every operation that is not taken.
+        """
+
+    def legality(self, target: Target) -> LegalityTable | None:
+        """What the backend takes for ``target``; None means whatever JAX itself can lower."""
+        return None
+
+    def __str__(self) -> str:
+        return options.to_text(self.name, self)

@@ -1,0 +1,78 @@
+"""From the jaxpr level to the StableHLO level, by `jax.export`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from .backend import Target
+from .errors import CompileError
+from .graph import Graph
+from .program import Program
+
+
+def lower_to_stablehlo(program: Program, target: Target | None = None) -> Program:
+    """The program at the StableHLO level; its constants become leading inputs, so that they stay out of the module."""
+    return program.replace(exported=export(program, platform_of(target)))
+
+
+def platform_of(target: Target | None) -> str:
+    """The platform name that `jax.export` wants: that of the target when it is one of XLA's, else ``cpu``."""
+    return target.platform if target is not None and target.platform in ("cpu", "cuda", "rocm", "tpu") else "cpu"
+
+
+def export(program: Program, platform: str, *, constants: str = "inputs") -> Any:
+    """Lowers with `jax.export`.
+
+    Args:
+      program: at the jaxpr level.
+      platform: ``cpu``, ``cuda``, ``rocm`` or ``tpu``.
+      constants: ``"inputs"`` makes them leading inputs, ``"embedded"`` puts them into the module.
+
+    Returns:
+      A `jax.export.Exported` of the flat function.
+    """
+    program = open_composites(program) if program.is_symbolic else program
+    specs = program.input_specs()
+    with jax.enable_x64(program.x64):
+        if constants == "embedded":
+            function, arguments = program.flat_function, specs
+        else:
+            count = len(program.jaxpr.consts)
+            evaluate = program.function_of_constants
+            arguments = [*map(_spec_of, program.jaxpr.consts), *specs]
+
+            def function(*flat: Any) -> list[Any]:
+                return evaluate(flat[:count], *flat[count:])
+
+        function = _named(function, program.name)
+        try:
+            return jax.export.export(jax.jit(function), platforms=[platform])(*arguments)
+        except (ValueError, NotImplementedError, TypeError) as error:
+            raise CompileError(f"{program.name} cannot be lowered to StableHLO for {platform}: {error}") from error
+
+
+def open_composites(program: Program) -> Program:
+    """Replaces every composite by its decomposition: JAX cannot lower composites with symbolic dimensions."""
+    graph = Graph(program.jaxpr, provenance=program.provenance)
+    for region in graph.walk():
+        for node in region.nodes():
+            if node.name == "composite":
+                region.inline(node, node.regions["jaxpr", None])
+    return dataclasses.replace(program, jaxpr=graph.to_closed())
+
+
+def _spec_of(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+
+def _named(function: Any, name: str) -> Any:
+    """XLA names modules after functions."""
+
+    def named(*flat: Any) -> list[Any]:
+        return list(function(*flat))
+
+    named.__name__ = "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "main"
+    return named

@@ -1,0 +1,174 @@
+"""`Pass` and its kinds. A pass is a frozen dataclass whose fields are its options."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from . import options
+from .errors import UsageError
+from .graph import Graph
+from .program import Program
+from .rewrite import Numerics, RewriteLog, Rule, RuleIndex, rewrite
+
+if TYPE_CHECKING:
+    from .backend import Target
+    from .plugins import Registry
+
+Level = Literal["jaxpr", "stablehlo"]
+
+NUMERICS_ORDER: tuple[Numerics, ...] = ("exact", "reassociating", "lossy")
+"""From the strictest to the loosest."""
+
+
+def within(numerics: Numerics, allowed: Numerics) -> bool:
+    """Whether a change of kind ``numerics`` is permitted where ``allowed`` is the loosest permitted."""
+    return NUMERICS_ORDER.index(numerics) <= NUMERICS_ORDER.index(allowed)
+
+
+@dataclasses.dataclass(frozen=True)
+class PassContext:
+    """What a pass may know of its surroundings.
+
+    Attributes:
+      registry: the plugins; gives contributed rules, forms and composites.
+      target: what the program is compiled for, or None.
+      numerics: the loosest change that the user permits.
+      log: rewrite statistics of this run of this pass.
+      details: facts about this run that the pass adds to the report, JSON-able.
+    """
+
+    registry: Registry
+    target: Target | None = None
+    numerics: Numerics = "lossy"
+    log: RewriteLog = dataclasses.field(default_factory=RewriteLog)
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class PassResult:
+    """What a pass returns.
+
+    Attributes:
+      program: the new program; the old one when nothing changed.
+      changed: whether anything changed; the manager checks the claim.
+      numerics: what this run may have done to results, when that differs from the pass's declaration.
+      details: further facts for the report, JSON-able.
+    """
+
+    program: Program
+    changed: bool
+    numerics: Numerics | None = None
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass(abc.ABC):
+    """A transformation of a program. Subclasses are frozen dataclasses; the class docstring's first line is the help.
+
+    Class attributes:
+      name: how pipelines call it, kebab-case.
+      level: what it works on.
+      requires: names of passes that must come earlier in the pipeline.
+      numerics: what it may do to results; see `Numerics`.
+    """
+
+    name: ClassVar[str]
+    level: ClassVar[Level] = "jaxpr"
+    requires: ClassVar[tuple[str, ...]] = ()
+    numerics: ClassVar[Numerics] = "exact"
+
+    @abc.abstractmethod
+    def run(self, program: Program, context: PassContext) -> PassResult:
+        """Returns the transformed program; never mutates its argument."""
+
+    def __str__(self) -> str:
+        return options.to_text(self.name, self)
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphPass(Pass):
+    """A pass that edits the `Graph` of a program in place."""
+
+    @abc.abstractmethod
+    def apply(self, graph: Graph, context: PassContext) -> bool:
+        """Edits ``graph`` (and, through `Graph.walk`, its regions); returns whether anything changed."""
+
+    def run(self, program: Program, context: PassContext) -> PassResult:
+        """Builds the graph, applies, and converts back."""
+        graph = Graph(program.jaxpr, provenance=program.provenance)
+        changed = self.apply(graph, context)
+        closed = graph.to_closed()
+        if closed is not program.jaxpr:
+            program = program.replace(jaxpr=closed, provenance=graph.made_by)
+        return PassResult(program, changed, self.effective_numerics(context), context.details)
+
+    def effective_numerics(self, context: PassContext) -> Numerics:
+        """What this run may have done to results."""
+        return self.numerics
+
+
+@dataclasses.dataclass(frozen=True)
+class RewritePass(GraphPass):
+    """A pass made of rules; plugins add rules to it by its name.
+
+    Attributes:
+      only: names of the rules to use; empty means all.
+      skip: names of rules not to use.
+    """
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+
+    @classmethod
+    @abc.abstractmethod
+    def own_rules(cls) -> Sequence[Rule]:
+        """The rules that come with the pass."""
+
+    def rules(self, context: PassContext) -> list[Rule]:
+        """The rules of this run: own and contributed, minus those that options or the permitted numerics exclude."""
+        known = {rule.name: rule for rule in (*self.own_rules(), *context.registry.rules_for(self.name))}
+        for name in (*self.only, *self.skip):
+            if name not in known:
+                raise UsageError(f"pass {self.name!r} has no rule {name!r}", hint=options.suggestion(name, known))
+        return [
+            rule
+            for rule in known.values()
+            if (not self.only or rule.name in self.only)
+            and rule.name not in self.skip
+            and within(rule.numerics, context.numerics)
+        ]
+
+    def apply(self, graph: Graph, context: PassContext) -> bool:
+        """Applies the rules to every region, inner ones first."""
+        index = RuleIndex(self.rules(context))
+        changed = False
+        for region in graph.walk():
+            changed |= rewrite(region, index, context.log)
+        return changed
+
+    def effective_numerics(self, context: PassContext) -> Numerics:
+        """The loosest of the rules that applied."""
+        hit = [
+            r.numerics for r in self.rules(context) if r.name in context.log.rules and context.log.rules[r.name].hits
+        ]
+        return max(hit, key=NUMERICS_ORDER.index, default="exact")
+
+
+@dataclasses.dataclass(frozen=True)
+class StableHLOPass(Pass):
+    """A pass that works on the lowered program."""
+
+    level: ClassVar[Level] = "stablehlo"
+
+    @abc.abstractmethod
+    def apply(self, exported: Any, context: PassContext) -> Any:
+        """Takes and returns a `jax.export.Exported`; returns the very same object when nothing changed."""
+
+    def run(self, program: Program, context: PassContext) -> PassResult:
+        """Applies to the program's lowered form."""
+        exported = self.apply(program.exported, context)
+        changed = exported is not program.exported
+        return PassResult(program.replace(exported=exported) if changed else program, changed)

@@ -1,0 +1,235 @@
+"""Pipelines: the textual form, and its resolution into passes.
+
+    inline,fold-constants{max-bytes=64k},fixpoint(simplify,dead-code),phase(optimize),cpu
+
+An item is a pass with options, a named pipeline, ``fixpoint(...)`` (repeat until nothing changes), ``group(...)``, or
+``phase(name)``, the place where plugins insert passes of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from . import options
+from .errors import UsageError
+from .pass_ import Pass
+from .plugins import Registry
+
+FIXPOINT_LIMIT = 10
+"""``fixpoint`` gives up after this many rounds; the passes here settle in two or three."""
+
+_ITEM = re.compile(r"([A-Za-z_][\w.-]*)\s*(?:\{(.*)\})?\s*(?:\((.*)\))?", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One pass of a resolved pipeline, with the plugin that brought it and the phase that it stands in."""
+
+    pass_: Pass
+    plugin: str = "given"
+    phase: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixpoint:
+    """Steps that repeat until a whole round changes nothing."""
+
+    body: tuple[Any, ...]
+    limit: int = FIXPOINT_LIMIT
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """A resolved pipeline: steps and fixpoints, in order. ``str()`` gives text that resolves to the same."""
+
+    items: tuple[Step | Fixpoint, ...]
+
+    def steps(self) -> Iterator[Step]:
+        """Every step, once, in order."""
+        yield from _steps(self.items)
+
+    def __str__(self) -> str:
+        return _format(self.items)
+
+    def without(self, names: Iterable[str]) -> Pipeline:
+        """The pipeline minus the passes of these names; raises `UsageError` for one that is not in it."""
+        dropped = set(names)
+        _require_known(dropped, self)
+        return Pipeline(_filter(self.items, lambda step: step.pass_.name not in dropped))
+
+    def until(self, name: str) -> Pipeline:
+        """The pipeline up to and including the first pass of that name."""
+        _require_known({name}, self)
+        kept: list[Step | Fixpoint] = []
+        for item in self.items:
+            kept.append(item)
+            if any(step.pass_.name == name for step in _steps((item,))):
+                break
+        return Pipeline(tuple(kept))
+
+    def validate(self) -> None:
+        """Raises `UsageError` when the passes cannot run in this order."""
+        seen: set[str] = set()
+        lowered_by = ""
+        for step in self.steps():
+            one = step.pass_
+            for needed in one.requires:
+                if needed not in seen:
+                    raise UsageError(f"pass {one.name!r} needs {needed!r} before it", hint=f"write {needed},{one.name}")
+            if one.level == "stablehlo":
+                lowered_by = one.name
+            elif lowered_by:
+                raise UsageError(
+                    f"pass {one.name!r} works on jaxprs and cannot come after {lowered_by!r}, which works on StableHLO",
+                    hint=f"move {one.name} in front of {lowered_by}",
+                )
+            seen.add(one.name)
+
+
+PipelineLike = str | Pipeline | Pass | Sequence[Pass]
+"""What is accepted wherever a pipeline is wanted."""
+
+
+def resolve(pipeline: PipelineLike, registry: Registry, *, name: str | None = None) -> Pipeline:
+    """Turns text, passes or a pipeline into a `Pipeline` whose order has been checked.
+
+    Args:
+      pipeline: text, a `Pipeline`, one pass, or a sequence of passes.
+      registry: where names are looked up.
+      name: the name of the pipeline that plugins' phases refer to, when ``pipeline`` is not such a name itself.
+
+    Raises:
+      UsageError: unknown names (with a suggestion), options that do not parse, an impossible order, a pipeline that
+        contains itself.
+    """
+    if isinstance(pipeline, Pipeline):
+        resolved = pipeline
+    elif isinstance(pipeline, Pass):
+        resolved = Pipeline((Step(pipeline),))
+    elif isinstance(pipeline, str):
+        resolved = Pipeline(tuple(_Resolver(registry).resolve(pipeline, name, "")))
+    else:
+        for item in pipeline:
+            if not isinstance(item, Pass):
+                raise UsageError(f"a pipeline is made of passes, and {item!r} is none")
+        resolved = Pipeline(tuple(Step(p) for p in pipeline))
+    resolved.validate()
+    return resolved
+
+
+class _Resolver:
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.open: list[str] = []
+
+    def resolve(self, text: str, pipeline: str | None, phase: str) -> Iterator[Step | Fixpoint]:
+        for item in options.split_outside_brackets(text, ","):
+            if item:
+                yield from self._item(item, pipeline, phase)
+
+    def _item(self, item: str, pipeline: str | None, phase: str) -> Iterator[Step | Fixpoint]:
+        parsed = _ITEM.fullmatch(item)
+        if parsed is None:
+            raise UsageError(
+                f"cannot read {item!r} in a pipeline", hint="write name, name{option=value} or fixpoint(...)"
+            )
+        name, option_text, body = parsed.groups()
+        if name == "fixpoint" and body is not None:
+            limits = parse_options(option_text, "fixpoint")
+            limit = options.parse_value(limits.pop("limit", str(FIXPOINT_LIMIT)), int, "option 'limit' of fixpoint")
+            yield Fixpoint(tuple(self.resolve(body, pipeline, phase)), limit)
+        elif name == "group" and body is not None:
+            yield from self.resolve(body, pipeline, phase)
+        elif name == "phase" and body is not None:
+            for plugin, text in self.registry.phase(body, pipeline):
+                yield from self._with_plugin(self.resolve(text, pipeline, body), plugin)
+        elif body is not None:
+            raise UsageError(
+                f"{name!r} takes no passes in parentheses", hint="fixpoint(...), group(...) and phase(...) do"
+            )
+        elif name in self.registry.names("pipeline") and option_text is None:
+            yield from self._named(name, phase)
+        else:
+            yield self._pass(name, parse_options(option_text, f"pass {name!r}"), phase)
+
+    def _named(self, name: str, phase: str) -> Iterator[Step | Fixpoint]:
+        if name in self.open:
+            raise UsageError(f"the pipeline {name!r} contains itself: {' -> '.join([*self.open, name])}")
+        self.open.append(name)
+        yield from self.resolve(self.registry.find("pipeline", name).entry.text, name, phase)
+        self.open.pop()
+
+    def _with_plugin(self, items: Iterator[Step | Fixpoint], plugin: str) -> Iterator[Step | Fixpoint]:
+        """In a phase, the origin worth showing is the plugin that inserted the pass."""
+        for item in items:
+            yield dataclasses.replace(item, plugin=plugin) if isinstance(item, Step) else item
+
+    def _pass(self, name: str, option_texts: dict[str, str], phase: str) -> Step:
+        known = self.registry.names("pass")
+        if name not in known:
+            every = [*known, *self.registry.names("pipeline")]
+            raise UsageError(f"there is no pass or pipeline {name!r}", hint=options.suggestion(name, every))
+        cls = self.registry.load("pass", name)
+        plugin = self.registry.find("pass", name).plugin
+        if not (isinstance(cls, type) and issubclass(cls, Pass)):
+            raise UsageError(f"pass {name!r} of plugin {plugin!r} is {cls!r}, which is not a subclass of xlapass.Pass")
+        return Step(options.build(cls, f"pass {name!r}", option_texts), plugin, phase)
+
+
+def parse_options(text: str | None, what: str) -> dict[str, str]:
+    """``key=value,key=value`` as a dictionary; a bare key means ``true``."""
+    result: dict[str, str] = {}
+    for part in options.split_outside_brackets(text or "", ","):
+        if not part:
+            continue
+        key, equals, value = part.partition("=")
+        if key.strip() in result:
+            raise UsageError(f"{what} has the option {key.strip()!r} twice")
+        result[key.strip()] = value.strip() if equals else "true"
+    return result
+
+
+def parse_item(text: str) -> tuple[str, dict[str, str]]:
+    """``name{key=value}`` as a name and its options: the grammar of backends and targets too."""
+    parsed = _ITEM.fullmatch(text.strip())
+    if parsed is None or parsed.group(3) is not None:
+        raise UsageError(f"cannot read {text!r}", hint="write name or name{option=value}")
+    return parsed.group(1), parse_options(parsed.group(2), repr(parsed.group(1)))
+
+
+def _steps(items: Iterable[Step | Fixpoint]) -> Iterator[Step]:
+    for item in items:
+        if isinstance(item, Fixpoint):
+            yield from _steps(item.body)
+        else:
+            yield item
+
+
+def _filter(items: tuple[Any, ...], keep: Any) -> tuple[Any, ...]:
+    kept: list[Any] = []
+    for item in items:
+        if isinstance(item, Step):
+            kept.extend([item] if keep(item) else [])
+        elif body := _filter(item.body, keep):
+            kept.append(dataclasses.replace(item, body=body))
+    return tuple(kept)
+
+
+def _format(items: Iterable[Any]) -> str:
+    parts = []
+    for item in items:
+        if isinstance(item, Step):
+            parts.append(str(item.pass_))
+        else:
+            limit = "" if item.limit == FIXPOINT_LIMIT else f"{{limit={item.limit}}}"
+            parts.append(f"fixpoint{limit}({_format(item.body)})")
+    return ",".join(parts)
+
+
+def _require_known(names: set[str], pipeline: Pipeline) -> None:
+    present = {step.pass_.name for step in pipeline.steps()}
+    for name in sorted(names - present):
+        raise UsageError(f"the pipeline has no pass {name!r}", hint=options.suggestion(name, present))
