@@ -1,0 +1,104 @@
+"""Inputs to verify programs on: the user's examples, and adversarial ones drawn from the types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex_core
+
+from ..program import Program
+
+SYMBOLIC_SIZE = 3
+"""Size given to symbolic dimensions when a program has no example inputs."""
+
+SPECIAL_FLOATS = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan)
+"""Where identities that hold for ordinary numbers break."""
+
+
+def verification_inputs(program: Program, *, special: bool, seed: int = 0) -> list[tuple[str, list[Any]]]:
+    """Named sets of flat inputs.
+
+    Args:
+      program: whose inputs are wanted.
+      special: include infinities, NaN and integer extremes; for changes that must be exact.
+      seed: of the random numbers.
+
+    Returns:
+      ``(name, flat inputs)``: the examples if there are any, else random numbers; zeros; and, for programs whose loops
+      are sure to end on any input, numbers of many magnitudes and, with ``special``, special values.
+    """
+    rng = np.random.default_rng(seed)
+    sets = []
+    if program.examples is not None:
+        sets.append(("example inputs", list(program.examples)))
+    else:
+        sets.append(("random inputs", [_draw(a, s, rng, "normal") for a, s in _shapes(program)]))
+    if has_unbounded_loop(program.jaxpr.jaxpr):
+        return sets
+    kinds = ["zeros", "magnitudes", *(["special"] if special else [])]
+    for kind in kinds:
+        sets.append((f"{kind} inputs", [_draw(a, s, rng, kind) for a, s in _shapes(program)]))
+    return sets
+
+
+def random_inputs(program: Program, seed: int = 0) -> list[Any]:
+    """The example inputs, or normal random numbers of the right types."""
+    return verification_inputs(program, special=False, seed=seed)[0][1]
+
+
+def has_unbounded_loop(jaxpr: jex_core.Jaxpr) -> bool:
+    """Whether a loop's length depends on data: on strange inputs it might not end."""
+    return any(
+        eqn.primitive.name == "while" or any(map(has_unbounded_loop, jex_core.jaxprs_in_params(eqn.params)))
+        for eqn in jaxpr.eqns
+    )
+
+
+def _shapes(program: Program) -> Iterator[tuple[Any, tuple[int, ...]]]:
+    """Each input's type with a concrete shape; symbolic dimensions take the examples' sizes or a fixed one."""
+    examples = program.examples or [None] * len(program.in_avals)
+    for aval, example in zip(program.in_avals, examples, strict=True):
+        known = np.shape(example) if example is not None and not hasattr(example, "shape") else None
+        shape = getattr(example, "shape", known) if example is not None else aval.shape
+        yield aval, tuple(d if isinstance(d, int) else SYMBOLIC_SIZE for d in shape)
+
+
+def _draw(aval: Any, shape: tuple[int, ...], rng: np.random.Generator, kind: str) -> Any:
+    dtype = aval.dtype
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        keys = jax.random.split(jax.random.key(int(rng.integers(2**31)), impl=_key_impl(dtype)), shape or 1)
+        return keys.reshape(shape)
+    if kind == "zeros":
+        return np.zeros(shape, dtype)
+    if dtype == np.bool_:
+        return rng.integers(0, 2, shape).astype(bool)
+    if jnp.issubdtype(dtype, jnp.integer):
+        return _integers(dtype, shape, rng, kind)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return (_floats(shape, rng, kind) + 1j * _floats(shape, rng, kind)).astype(dtype)
+    with np.errstate(over="ignore"):
+        return _floats(shape, rng, kind).astype(dtype)
+
+
+def _key_impl(dtype: Any) -> str:
+    return str(dtype._impl.name)
+
+
+def _integers(dtype: Any, shape: tuple[int, ...], rng: np.random.Generator, kind: str) -> Any:
+    info = jnp.iinfo(dtype)
+    if kind == "special":
+        return rng.choice(np.array([info.min, info.max, 0, 1, info.max // 2], dtype=np.int64).astype(dtype), shape)
+    return rng.integers(0, min(int(info.max), 8), shape).astype(dtype)
+
+
+def _floats(shape: tuple[int, ...], rng: np.random.Generator, kind: str) -> np.ndarray[Any, Any]:
+    values = rng.standard_normal(shape)
+    if kind == "magnitudes":
+        return np.asarray(values * 10.0 ** rng.integers(-3, 3, shape))
+    if kind == "special":
+        return np.asarray(np.where(rng.random(shape) < 0.5, rng.choice(SPECIAL_FLOATS, shape), values))
+    return np.asarray(values)

@@ -1,0 +1,164 @@
+"""Numerical verification: does a pass keep the program's results, within what it declares?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import VerificationError
+from ..manager import Instrument, PassEvent
+from ..program import Program
+from ..rewrite import Numerics
+from .inputs import verification_inputs
+from .locate import locate_difference
+
+UNFUSED: Mapping[str, Any] = {
+    "xla_disable_hlo_passes": "fusion,cpu-instruction-fusion,algsimp",
+    "xla_backend_optimization_level": 0,
+}
+"""XLA:CPU options under which every operation is rounded by itself. With fusion, the compiler contracts products and sums
+differently around every change, and even exact passes would differ in the last bit."""
+
+REASSOCIATING_TOLERANCE: Mapping[str, float] = {
+    "float64": 1e-12,
+    "float32": 5e-5,
+    "float16": 2e-2,
+    "bfloat16": 1e-1,
+    "complex64": 5e-5,
+    "complex128": 1e-12,
+}
+"""Largest difference after a reassociating pass, relative to the largest magnitude of the output: several hundred
+roundings of the dtype, which is what networks of a hundred layers show."""
+
+LOSSY_TOLERANCE = 0.1
+"""Largest relative L2 difference after a lossy pass; a wrong scale or layout exceeds it, 8-bit quantization does not."""
+
+INTEGER_DISAGREEMENT = 0.01
+"""Fraction of integer outputs that may differ when floats were rounded differently: argmax of near ties."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Two programs that should agree and do not.
+
+    Attributes:
+      output: name of the first output that differs.
+      inputs: which inputs show it.
+      error: largest absolute difference (NaN against a number counts as infinite).
+      allowed: what the numerics permits.
+      flat_inputs: the inputs themselves.
+    """
+
+    output: str
+    inputs: str
+    error: float
+    allowed: float
+    flat_inputs: Sequence[Any]
+
+    def __str__(self) -> str:
+        return f"output {self.output!r} differs by {self.error:.3g} on {self.inputs} (allowed: {self.allowed:.3g})"
+
+
+def compare_programs(before: Program, after: Program, numerics: Numerics, *, seed: int = 0) -> Difference | None:
+    """Runs both programs on example and adversarial inputs; returns the first difference beyond ``numerics``.
+
+    Programs whose effects reach outside (printing, callbacks) are compared too, so their effects happen.
+    """
+    run_before, run_after = evaluator(before), evaluator(after)
+    for name, flat in verification_inputs(before, special=numerics == "exact", seed=seed):
+        expected, actual = run_before(flat), run_after(flat)
+        for output, want, have in zip(before.output_names, expected, actual, strict=True):
+            error, allowed = difference(want, have, numerics)
+            if error > allowed:
+                return Difference(output, name, error, allowed, flat)
+    return None
+
+
+def evaluator(program: Program) -> Callable[[Sequence[Any]], list[Any]]:
+    """A function that runs ``program`` on flat inputs with every operation rounded by itself."""
+    if program.is_symbolic:
+        return program.evaluate_flat
+    compiled: dict[Any, Any] = {}
+
+    def run(flat: Sequence[Any]) -> list[Any]:
+        with jax.enable_x64(program.x64):
+            if "f" not in compiled:
+                lowered = jax.jit(program.function_of_constants).lower(program.jaxpr.consts, *flat)
+                compiled["f"] = lowered.compile(compiler_options=dict(UNFUSED))
+            return list(compiled["f"](program.jaxpr.consts, *flat))
+
+    return run
+
+
+def difference(want: Any, have: Any, numerics: Numerics) -> tuple[float, float]:
+    """``(error, allowed)`` of one output; an error of infinity where NaN or infinity stand in different places."""
+    if jnp.issubdtype(want.dtype, jax.dtypes.prng_key):
+        want, have = jax.random.key_data(want), jax.random.key_data(have)
+    want, have = np.asarray(want), np.asarray(have)
+    if want.size == 0:
+        return 0.0, 0.0
+    if want.dtype == np.bool_ or jnp.issubdtype(want.dtype, jnp.integer):
+        disagreement = float(np.mean(want != have))
+        return disagreement, 0.0 if numerics == "exact" else INTEGER_DISAGREEMENT
+    tolerance = REASSOCIATING_TOLERANCE.get(str(want.dtype), LOSSY_TOLERANCE)
+    wide = np.complex128 if np.iscomplexobj(want) else np.float64
+    want, have = want.astype(wide), have.astype(wide)
+    if numerics == "exact":
+        return _exact_difference(want, have), 0.0
+    finite = np.isfinite(want)
+    if not np.array_equal(finite, np.isfinite(have)):
+        return float("inf"), tolerance
+    want, have = want[finite], have[finite]
+    if want.size == 0:
+        return 0.0, tolerance
+    if numerics == "lossy":
+        return float(np.linalg.norm(want - have)), LOSSY_TOLERANCE * float(np.linalg.norm(want)) + 1e-6
+    return float(np.max(np.abs(want - have))), tolerance * max(float(np.max(np.abs(want))), 1e-30)
+
+
+def _exact_difference(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> float:
+    """0 when equal bit for bit; NaNs are equal, zeros of different sign are not."""
+    if np.iscomplexobj(want):
+        return max(_exact_difference(want.real, have.real), _exact_difference(want.imag, have.imag))
+    same = (want == have) | (np.isnan(want) & np.isnan(have))
+    if not same.all():
+        with np.errstate(invalid="ignore"):
+            gaps = np.abs(want - have)[~same]
+        return float(np.max(np.where(np.isnan(gaps), np.inf, gaps)))
+    zeros = want == 0
+    if np.any(np.signbit(want[zeros]) != np.signbit(have[zeros])):
+        return float(np.finfo(np.float32).tiny)
+    return 0.0
+
+
+class NumericalVerifier(Instrument):
+    """Runs the program before and after every pass and compares; names the pass, the operation and the user's line."""
+
+    def after(self, event: PassEvent) -> None:
+        """Raises `VerificationError` when results differ beyond the pass's numerics."""
+        if not event.result.changed:
+            return
+        before, after = event.before, event.result.program
+        found = compare_programs(before, after, event.numerics)
+        if found is None:
+            return
+        place = locate_difference(before, after, found.flat_inputs, lambda a, b: _differs(a, b, event.numerics))
+        step = event.step
+        hits = [name for name, statistics in event.context.log.rules.items() if statistics.hits]
+        culprit = f"; {place}" if place is not None else f"; rules that applied: {', '.join(hits)}" if hits else ""
+        raise VerificationError(
+            f"pass {step.pass_.name!r} (plugin {step.plugin!r}) changed results beyond its declared "
+            f"{event.numerics!r} numerics: {found}{culprit}",
+            where=place.where if place is not None else None,
+            hint=f"leave it out with --skip {step.pass_.name}, and tell its author",
+        )
+
+
+def _differs(want: Any, have: Any, numerics: Numerics) -> bool:
+    error, allowed = difference(want, have, numerics)
+    return error > allowed

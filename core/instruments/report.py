@@ -1,0 +1,137 @@
+"""The report of a pipeline as data, and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..cost import flops
+from ..manager import Instrument, PassEvent
+from ..pipeline import Pipeline
+from ..program import Program, operation_count
+
+
+@dataclasses.dataclass(frozen=True)
+class PassRecord:
+    """One run of one pass.
+
+    Attributes:
+      pass_: the pass with its options, as text.
+      plugin: who brought it.
+      phase: the phase it stands in, or empty.
+      round: round of the enclosing fixpoint, from 0.
+      changed: whether it changed the program.
+      seconds: wall time of the pass, without what watches.
+      operations_before, operations_after: equations, bodies included.
+      constant_bytes: size of all constants afterwards.
+      flops: estimated operations per run afterwards.
+      rules: hits by rule, those that applied.
+      declined: how often checks declined, by rule and reason.
+      details: what the pass itself had to say.
+    """
+
+    pass_: str
+    plugin: str
+    phase: str
+    round: int
+    changed: bool
+    seconds: float
+    operations_before: int
+    operations_after: int
+    constant_bytes: int
+    flops: float
+    rules: Mapping[str, int]
+    declined: Mapping[str, Mapping[str, int]]
+    details: Mapping[str, Any]
+
+
+class Report(Instrument):
+    """Records what every pass did. ``to_json()`` is the data; ``print(report)`` and rich show it as a table."""
+
+    def __init__(self) -> None:
+        self.program = ""
+        self.pipeline = ""
+        self.records: list[PassRecord] = []
+        self._measured: tuple[Any, int, float] | None = None
+
+    def begin(self, pipeline: Pipeline, program: Program) -> None:
+        """Forgets the previous run."""
+        self.program, self.pipeline, self.records, self._measured = program.name, str(pipeline), [], None
+
+    def after(self, event: PassEvent) -> None:
+        """Adds a record."""
+        before, _ = self._measure(event.before)
+        program = event.result.program
+        after, cost = self._measure(program)
+        rules = event.context.log.rules
+        self.records.append(
+            PassRecord(
+                pass_=str(event.step.pass_),
+                plugin=event.step.plugin,
+                phase=event.step.phase,
+                round=event.round,
+                changed=event.result.changed,
+                seconds=event.seconds,
+                operations_before=before,
+                operations_after=after,
+                constant_bytes=program.constant_bytes,
+                flops=cost,
+                rules={name: s.hits for name, s in rules.items() if s.hits},
+                declined={name: dict(s.declined) for name, s in rules.items() if s.declined},
+                details=dict(event.result.details),
+            )
+        )
+
+    def _measure(self, program: Program) -> tuple[int, float]:
+        """Operations and flops; kept for the program measured last, which the next pass starts from."""
+        if self._measured is None or self._measured[0] is not program.jaxpr:
+            self._measured = (program.jaxpr, operation_count(program.jaxpr), flops(program.jaxpr.jaxpr))
+        return self._measured[1], self._measured[2]
+
+    def to_json(self) -> str:
+        """The whole report as JSON text."""
+        data = {
+            "program": self.program,
+            "pipeline": self.pipeline,
+            "seconds": sum(r.seconds for r in self.records),
+            "passes": [{k.rstrip("_"): v for k, v in dataclasses.asdict(r).items()} for r in self.records],
+        }
+        return json.dumps(data, indent=2, default=str)
+
+    def __rich__(self) -> Any:
+        from rich.table import Table
+
+        table = Table(title=f"{self.program}: {len(self.records)} passes", title_justify="left")
+        for heading in ("pass", "plugin"):
+            table.add_column(heading)
+        for heading in ("ms", "operations", "constants", "flops"):
+            table.add_column(heading, justify="right")
+        table.add_column("rules")
+        for r in self.records:
+            count = str(r.operations_after)
+            if r.changed and r.operations_before != r.operations_after:
+                count = f"{r.operations_before} -> {r.operations_after}"
+            rules = ", ".join(f"{name} {hits}" for name, hits in r.rules.items())
+            size, work = _si(r.constant_bytes) + "B", _si(r.flops)
+            style = None if r.changed else "dim"
+            table.add_row(r.pass_, r.plugin, f"{1e3 * r.seconds:.1f}", count, size, work, rules, style=style)
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=120)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()
+
+
+def _si(value: float) -> str:
+    """1234567 as ``1.2M``."""
+    for suffix in ("", "k", "M", "G", "T"):
+        if value < 1000 or suffix == "T":
+            return f"{value:.0f}{suffix}" if not suffix else f"{value:.1f}{suffix}"
+        value /= 1000
+    raise AssertionError
