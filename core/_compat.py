@@ -6,11 +6,14 @@ Everything else in xlapass uses JAX's public API.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 from jax._src import core as _core
+from jax._src import effects as _effects
 from jax._src import source_info_util as _source_info_util
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax.extend import core as jex_core
@@ -28,6 +31,26 @@ def eliminate_dead_code(closed: jex_core.ClosedJaxpr) -> jex_core.ClosedJaxpr:
     """
     jaxpr, _ = _partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
     return jex_core.ClosedJaxpr(jaxpr, closed.consts)
+
+
+def jaxpr_effects(constvars: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Any:
+    """The effects of a jaxpr made of ``eqns``: theirs, without those on references that it creates itself."""
+    return _partial_eval.make_jaxpr_effects(constvars, invars, outvars, eqns)
+
+
+def has_reference_effects(jaxpr: jex_core.Jaxpr) -> bool:
+    """Whether an equation reads or writes a reference; such an effect names a variable of ``jaxpr``."""
+    return any(isinstance(e, _effects.JaxprInputEffect) for eqn in jaxpr.eqns for e in eqn.effects)
+
+
+def same_placement(inner: Any, outer: Any) -> bool:
+    """Whether an equation in the tracing context ``inner`` runs where, and with the metadata, that ``outer`` says."""
+    return inner is outer or (inner.compute_type == outer.compute_type and inner.xla_metadata == outer.xla_metadata)
+
+
+def same_mesh(mesh: Any, context: Any) -> bool:
+    """Whether ``mesh``, concrete or abstract, is the one of the tracing context, or none."""
+    return bool(mesh.empty) or getattr(mesh, "abstract_mesh", mesh) == context.cur_abstract_mesh
 
 
 def with_name_stack_prefix(source_info: Any, outer: Any) -> Any:
@@ -48,6 +71,12 @@ def new_source_info() -> Any:
 def current_eqn_context() -> Any:
     """The tracing context (compute type, mesh, metadata) that an equation made now would get."""
     return _core.current_jaxpr_eqn_context()
+
+
+def in_eqn_context(ctx: Any) -> AbstractContextManager[None]:
+    """Enters the tracing context of an equation, so that what is traced inside gets the same; None enters nothing."""
+    manager: AbstractContextManager[None] = contextlib.nullcontext() if ctx is None else ctx.manager
+    return manager
 
 
 def user_location(source_info: Any) -> str | None:
@@ -75,3 +104,10 @@ def is_tracer(value: Any) -> bool:
 def x64_enabled() -> bool:
     """Whether 64-bit types are on in the current context."""
     return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+
+
+def evaluate_dimension(dimension: Any, size: int) -> int:
+    """The value of a shape's dimension when every symbol in it stands for ``size``."""
+    if isinstance(dimension, int):
+        return dimension
+    return int(dimension._evaluate({name: size for name in dimension._get_vars()}))

@@ -1,4 +1,4 @@
-"""The contracts of backends: `Target`, `Backend`, `Artifact`, `Executable`, and legality tables."""
+"""The contracts of backends: `Backend`, `Artifact`, `Executable`, and legality tables."""
 
 from __future__ import annotations
 
@@ -13,24 +13,10 @@ from .errors import UnsupportedError, UsageError
 from .graph import Graph
 from .node import Node
 from .program import Program
+from .target import Target
 
 ANY_DTYPE: frozenset[str] = frozenset()
 """In a legality row: every dtype is taken."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """What a program is compiled for.
-
-    Attributes:
-      name: such as ``cpu`` or ``h100``.
-      platform: what the backend compiles to: ``cpu``, ``cuda``, ``onnx``, ``tflite``, ...
-      properties: further facts that passes and backends of this platform know how to read.
-    """
-
-    name: str
-    platform: str
-    properties: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Executable(abc.ABC):
@@ -42,9 +28,15 @@ class Executable(abc.ABC):
 
 
 class Artifact(abc.ABC):
-    """What a backend makes of a program: a file's worth of bytes, with what is needed to run it."""
+    """What a backend makes of a program: a file's worth of bytes, with what is needed to run it.
+
+    Attributes:
+      suffix: of the files it writes.
+      report: what the passes did, when the driver made the artifact.
+    """
 
     suffix: ClassVar[str] = ""
+    report: Any = None
 
     @abc.abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -9,26 +9,9 @@ from typing import Any
 from jax.extend import core as jex_core
 
 FREE = frozenset(
-    [
-        "broadcast_in_dim",
-        "reshape",
-        "transpose",
-        "squeeze",
-        "expand_dims",
-        "slice",
-        "concatenate",
-        "pad",
-        "rev",
-        "iota",
-        "copy",
-        "copy_p",
-        "convert_element_type",
-        "gather",
-        "dynamic_slice",
-        "dynamic_update_slice",
-        "select_n",
-        "bitcast_convert_type",
-    ]
+    {"broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "concatenate", "pad", "rev", "iota"}
+    | {"copy", "copy_p", "convert_element_type", "bitcast_convert_type", "gather", "dynamic_slice", "select_n"}
+    | {"dynamic_update_slice"}
 )
 """Primitives that move data and compute nothing."""
 
@@ -69,18 +52,18 @@ def _per_element(eqn: Any) -> float:
 def _dot(eqn: Any) -> float:
     (contract, _), _ = eqn.params["dimension_numbers"]
     shape = eqn.invars[0].aval.shape
-    depth = math.prod(shape[d] for d in contract if isinstance(shape[d], int))
+    depth = float(math.prod(shape[d] for d in contract if isinstance(shape[d], int)))
     return 2.0 * _size(eqn.outvars[0].aval) * depth
 
 
 def _convolution(eqn: Any) -> float:
     kernel = eqn.invars[1].aval
     features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-    return 2.0 * _size(eqn.outvars[0].aval) * _size(kernel) / max(features, 1)
+    return 2.0 * _size(eqn.outvars[0].aval) * _size(kernel) / float(max(features, 1))
 
 
 def _reduce_window(eqn: Any) -> float:
-    return _size(eqn.outvars[0].aval) * math.prod(eqn.params["window_dimensions"])
+    return _size(eqn.outvars[0].aval) * float(math.prod(eqn.params["window_dimensions"]))
 
 
 _SPECIAL: Mapping[str, Callable[[Any], float]] = {

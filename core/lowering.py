@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from .backend import Target
 from .errors import CompileError
 from .graph import Graph
 from .program import Program
+from .target import Target
 
 
 def lower_to_stablehlo(program: Program, target: Target | None = None) -> Program:
@@ -54,6 +54,28 @@ def export(program: Program, platform: str, *, constants: str = "inputs") -> Any
             raise CompileError(f"{program.name} cannot be lowered to StableHLO for {platform}: {error}") from error
 
 
+def export_with_trees(program: Program, platform: str) -> Any:
+    """As `export`, on the program's own argument and result structures, with the constants embedded.
+
+    Where the structures hold a user's own pytree classes, which `jax.export` cannot write, the flat function is
+    exported.
+    """
+    flat_function = program.flat_function
+    arguments = jax.tree_util.tree_unflatten(program.in_tree, program.input_specs())
+
+    def call(*args: Any) -> Any:
+        return jax.tree_util.tree_unflatten(program.out_tree, flat_function(*jax.tree_util.tree_leaves(args)))
+
+    call.__name__ = _module_name(program.name)
+    with jax.enable_x64(program.x64):
+        exported = jax.export.export(jax.jit(call), platforms=[platform])(*arguments)
+    try:
+        exported.serialize()
+    except ValueError:
+        return export(program, platform, constants="embedded")
+    return exported
+
+
 def open_composites(program: Program) -> Program:
     """Replaces every composite by its decomposition: JAX cannot lower composites with symbolic dimensions."""
     graph = Graph(program.jaxpr, provenance=program.provenance)
@@ -74,5 +96,9 @@ def _named(function: Any, name: str) -> Any:
     def named(*flat: Any) -> list[Any]:
         return list(function(*flat))
 
-    named.__name__ = "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "main"
+    named.__name__ = _module_name(name)
     return named
+
+
+def _module_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "main"

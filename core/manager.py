@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 
 import jax
 
-from .backend import Target
 from .errors import PassError, XlapassError
 from .lowering import lower_to_stablehlo
 from .pass_ import PassContext, PassResult
@@ -16,6 +15,7 @@ from .pipeline import Fixpoint, Pipeline, PipelineLike, Step, resolve
 from .plugins import Registry, load_registry
 from .program import Program
 from .rewrite import Numerics, RewriteLog
+from .target import Target
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from .program import Program
 from .rewrite import Numerics, RewriteLog, Rule, RuleIndex, rewrite
 
 if TYPE_CHECKING:
-    from .backend import Target
     from .plugins import Registry
+    from .target import Target
 
 Level = Literal["jaxpr", "stablehlo"]
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
+from .. import _compat
 from ..program import Program
 
 SYMBOLIC_SIZE = 3
@@ -62,9 +63,8 @@ def _shapes(program: Program) -> Iterator[tuple[Any, tuple[int, ...]]]:
     """Each input's type with a concrete shape; symbolic dimensions take the examples' sizes or a fixed one."""
     examples = program.examples or [None] * len(program.in_avals)
     for aval, example in zip(program.in_avals, examples, strict=True):
-        known = np.shape(example) if example is not None and not hasattr(example, "shape") else None
-        shape = getattr(example, "shape", known) if example is not None else aval.shape
-        yield aval, tuple(d if isinstance(d, int) else SYMBOLIC_SIZE for d in shape)
+        shape = aval.shape if example is None else np.shape(example)
+        yield aval, tuple(_compat.evaluate_dimension(d, SYMBOLIC_SIZE) for d in shape)
 
 
 def _draw(aval: Any, shape: tuple[int, ...], rng: np.random.Generator, kind: str) -> Any:

@@ -21,8 +21,8 @@ UNFUSED: Mapping[str, Any] = {
     "xla_disable_hlo_passes": "fusion,cpu-instruction-fusion,algsimp",
     "xla_backend_optimization_level": 0,
 }
-"""XLA:CPU options under which every operation is rounded by itself. With fusion, the compiler contracts products and sums
-differently around every change, and even exact passes would differ in the last bit."""
+"""XLA:CPU options under which every operation is rounded by itself. With fusion, the compiler contracts products and
+sums differently around every change, and even exact passes would differ in the last bit."""
 
 REASSOCIATING_TOLERANCE: Mapping[str, float] = {
     "float64": 1e-12,
@@ -36,7 +36,7 @@ REASSOCIATING_TOLERANCE: Mapping[str, float] = {
 roundings of the dtype, which is what networks of a hundred layers show."""
 
 LOSSY_TOLERANCE = 0.1
-"""Largest relative L2 difference after a lossy pass; a wrong scale or layout exceeds it, 8-bit quantization does not."""
+"""Largest relative L2 difference after a lossy pass: a wrong scale or layout exceeds it, 8-bit weights do not."""
 
 INTEGER_DISAGREEMENT = 0.01
 """Fraction of integer outputs that may differ when floats were rounded differently: argmax of near ties."""

@@ -1,0 +1,198 @@
+"""What the XLA backend makes: a program with a target, compiled when asked."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+
+from ...core.backend import Artifact, Executable
+from ...core.errors import CompileError, MissingDependencyError, UsageError
+from ...core.files import write_atomically
+from ...core.lowering import export, export_with_trees
+from ...core.program import Program
+from ...core.target import Target
+from . import gpu_aot, stages
+from .devices import find_device
+
+LOCAL_GPU = "gpu"
+"""Name of the target that stands for this machine's own GPU."""
+
+EMBED_LIMIT = 64 * 1024
+"""Constants of up to this many bytes in all are embedded by ``auto``: below it, passing them at every call costs more
+than they add to the executable."""
+
+
+class XlaArtifact(Artifact):
+    """A program for XLA: `save` writes a portable artifact, `executable` compiles for the device at hand."""
+
+    suffix: ClassVar[str] = ".jax_export"
+
+    def __init__(self, program: Program, target: Target, embed: str, compiler_options: Mapping[str, str]) -> None:
+        self.program = program
+        self.target = target
+        self.embed = embed
+        self.compiler_options = dict(compiler_options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes what ``jax.export.deserialize`` reads: the function on its original argument structure."""
+        write_atomically(path, self.portable.serialize())
+
+    @functools.cached_property
+    def portable(self) -> Any:
+        """The `jax.export.Exported` that `save` writes, constants inside."""
+        return export_with_trees(self.program, self.target.platform)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Any:
+        """The `jax.export.Exported` of a saved artifact; its ``call`` runs it."""
+        with open(path, "rb") as file:
+            return jax.export.deserialize(bytearray(file.read()))
+
+    def executable(self, **options: Any) -> XlaExecutable:
+        """Compiles for the device at hand; raises `UsageError` where there is none of the target's platform."""
+        if options:
+            raise UsageError(f"the xla executable has no option {min(options)!r}")
+        return XlaExecutable(self.program, self.device(), self.embeds, self.compiler_options)
+
+    def device(self) -> jax.Device:
+        """The local device of the target's platform."""
+        try:
+            return jax.devices(self.target.platform)[0]
+        except RuntimeError as error:
+            raise UsageError(
+                f"there is no {self.target.platform} device on this machine to run {self.program.name} on",
+                hint="save the artifact and run it where there is one, or compile with --pipeline=cpu",
+            ) from error
+
+    @property
+    def has_device(self) -> bool:
+        """Whether this machine has a device of the target's platform."""
+        try:
+            return bool(jax.devices(self.target.platform))
+        except RuntimeError:
+            return False
+
+    @property
+    def embeds(self) -> bool:
+        """Whether constants become literals."""
+        return self.embed == "always" or (self.embed == "auto" and self.program.constant_bytes <= EMBED_LIMIT)
+
+    def stage(self, name: str) -> str:
+        """The text of ``jaxpr``, ``stablehlo``, ``hlo``, ``llvm``, ``asm`` (CPU) or ``ptx`` (GPU)."""
+        if name == "jaxpr":
+            return f"{self.program.jaxpr}\n"
+        if name == "stablehlo":
+            return str(self._lowered_portably().mlir_module())
+        if self.target.platform == "cuda" and not self.has_device:
+            compiled = self.compiled_ahead
+            texts = {"hlo": compiled.hlo, "llvm": compiled.llvm, "ptx": compiled.ptx}
+            if name not in texts:
+                raise UsageError(f"there is no stage {name!r} for a GPU", hint=f"one of: {', '.join(texts)}")
+            return texts[name]
+        return stages.stage_text(
+            self.executable().lowered(),
+            name,
+            platform=self.target.platform,
+            compiler_options=self.compiler_options,
+        )
+
+    def _lowered_portably(self) -> Any:
+        return self.program.exported or export(self.program, self.target.platform)
+
+    @functools.cached_property
+    def compiled_ahead(self) -> gpu_aot.DeviceCompilation:
+        """The program compiled for the named GPU without having one; needs the extra ``gpu-aot``."""
+        exported = export(self.program, "cuda")
+        count = len(self.program.jaxpr.consts)
+        donated = [count + i for i, donated in enumerate(self.program.donated) if donated]
+        return gpu_aot.compile_for_device(
+            exported.serialize(),
+            find_device(self.target.name),
+            shapes=self._example_shapes(exported),
+            donated=donated,
+            compiler_options=self.compiler_options,
+        )
+
+    def _example_shapes(self, exported: Any) -> list[tuple[int, ...]] | None:
+        if not self.program.is_symbolic:
+            return None
+        if self.program.examples is None:
+            raise UsageError(
+                "a GPU is compiled for with concrete shapes, and the program has symbolic ones and no example inputs",
+                hint="give arrays as example inputs",
+            )
+        return [tuple(c.shape) for c in self.program.jaxpr.consts] + [jax.numpy.shape(e) for e in self.program.examples]
+
+    def notes(self) -> Sequence[str]:
+        """What was not done for lack of a device."""
+        if self.target.platform != "cuda" or self.has_device:
+            return ()
+        if self.target.name == LOCAL_GPU:
+            return (
+                "not compiled to machine code: this machine has no GPU, and none was named (--device h100, for example). "
+                "The portable artifact is complete and compiles where it is loaded.",
+            )
+        try:
+            gpu_aot.require_gpu_aot()
+        except MissingDependencyError as error:
+            return (
+                f"not compiled for {self.target.name}: this machine has no GPU, and {error.message}; {error.hint}. "
+                "The portable artifact is complete and compiles where it is loaded.",
+            )
+        memory = self.compiled_ahead.memory
+        return (f"compiled for {self.target.name} without one; not run. Memory: {_summary(memory)}.",)
+
+
+class XlaExecutable(Executable):
+    """A compiled program with its constants on the device.
+
+    Calling it takes and returns the structures that the program was traced with.
+    """
+
+    def __init__(self, program: Program, device: jax.Device, embed: bool, options: Mapping[str, str]) -> None:
+        self.program = program
+        self.device = device
+        self._consts = () if embed else jax.device_put(tuple(program.jaxpr.consts), device)
+        evaluate = program.flat_function if embed else None
+
+        def run(consts: Any, *flat: Any) -> list[Any]:
+            return evaluate(*flat) if evaluate is not None else program.function_of_constants(consts, *flat)
+
+        run.__name__ = program.name if program.name.isidentifier() else "main"
+        donated = tuple(1 + i for i, donated in enumerate(program.donated) if donated)
+        self._run = jax.jit(run, donate_argnums=donated, compiler_options=dict(options) or None)
+
+    def __call__(self, *args: Any) -> Any:
+        """Runs on arguments of the traced structure."""
+        flat = self.program.flatten_arguments(args)
+        return jax.tree_util.tree_unflatten(self.program.out_tree, self.run_flat(flat))
+
+    def run_flat(self, flat: Sequence[Any]) -> list[Any]:
+        """Runs on flat inputs and returns flat outputs; checks nothing."""
+        with jax.default_device(self.device), jax.enable_x64(self.program.x64):
+            return list(self._run(self._consts, *flat))
+
+    def lowered(self) -> jax.stages.Lowered:
+        """The lowered computation at the program's types."""
+        if self.program.is_symbolic:
+            raise UsageError(
+                "this stage needs concrete shapes, and the program has symbolic ones",
+                hint="trace it without dynamic=, or emit stablehlo",
+            )
+        with jax.default_device(self.device), jax.enable_x64(self.program.x64):
+            try:
+                return self._run.lower(self._consts, *self.program.input_specs())
+            except (ValueError, NotImplementedError) as error:
+                raise CompileError(
+                    f"{self.program.name} cannot be lowered for {self.device.platform}: {error}"
+                ) from error
+
+
+def _summary(memory: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{name.removesuffix('_in_bytes')} {size / 2**20:.1f} MiB" for name, size in memory.items() if size
+    )

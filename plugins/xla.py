@@ -1,0 +1,50 @@
+"""The in-tree plugin of XLA: the backend, the targets and the pipelines ``cpu`` and ``gpu``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..backends.xla.devices import DEVICES
+from ..core.plugins import Entry, NamedPipeline, hookimpl
+from ..core.target import Target
+
+_CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
+_PHASES = "phase(simplify),phase(optimize),phase(legalize)"
+_TEXT = f"inline,{_CLEAN_UP},fold-batch-norm,{_PHASES},{_CLEAN_UP},phase(finish)"
+
+
+@hookimpl
+def xlapass_backends() -> Mapping[str, Entry]:
+    """XLA."""
+    return {"xla": Entry("xlapass.backends.xla.backend:XlaBackend", "XLA, on the CPU and on NVIDIA GPUs")}
+
+
+@hookimpl
+def xlapass_targets() -> Mapping[str, Entry]:
+    """The CPU, and the GPUs that are known by name."""
+    targets = {
+        "cpu": Entry(Target("cpu", "cpu"), "this machine's CPU"),
+        "gpu": Entry(Target("gpu", "cuda"), "this machine's GPU"),
+    }
+    for name, device in DEVICES.items():
+        targets[name] = Entry(Target(name, "cuda"), device.description)
+    return targets
+
+
+@hookimpl
+def xlapass_pipelines() -> Mapping[str, NamedPipeline]:
+    """The pipelines that end in XLA."""
+    return {
+        "cpu": NamedPipeline(
+            _TEXT,
+            backend="xla",
+            target="cpu",
+            summary="inference and training on this machine's CPU",
+        ),
+        "gpu": NamedPipeline(
+            _TEXT,
+            backend="xla",
+            target="gpu",
+            summary="NVIDIA GPUs: this machine's, or one named with --device",
+        ),
+    }
