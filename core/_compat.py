@@ -24,13 +24,23 @@ def eval_jaxpr(jaxpr: jex_core.Jaxpr, consts: Sequence[Any], *args: Any) -> list
     return list(_core.eval_jaxpr(jaxpr, consts, *args))
 
 
-def eliminate_dead_code(closed: jex_core.ClosedJaxpr) -> jex_core.ClosedJaxpr:
-    """Removes equations and unused results of control flow; keeps inputs, outputs and effects.
+def eliminate_dead_code(
+    closed: jex_core.ClosedJaxpr, used_outputs: Sequence[bool], *, instantiate: bool | Sequence[bool] = False
+) -> tuple[jex_core.ClosedJaxpr, list[bool]]:
+    """Removes equations, unused results of control flow, and inputs; keeps effects.
 
-    JAX's own elimination: every primitive with a body registers a rule for it.
+    JAX's own elimination: most primitives with a body register a rule for it.
+
+    Args:
+      closed: the body.
+      used_outputs: per output, whether to keep it.
+      instantiate: the inputs to keep in any case.
+
+    Returns:
+      The smaller body, and per input of ``closed`` whether it was kept.
     """
-    jaxpr, _ = _partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
-    return jex_core.ClosedJaxpr(jaxpr, closed.consts)
+    jaxpr, used_inputs = _partial_eval.dce_jaxpr(closed.jaxpr, used_outputs, instantiate=instantiate)
+    return jex_core.ClosedJaxpr(jaxpr, closed.consts), list(used_inputs)
 
 
 def jaxpr_effects(constvars: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Any:

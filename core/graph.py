@@ -43,6 +43,7 @@ class Graph:
         self._jaxpr: jex_core.Jaxpr = body.jaxpr if isinstance(body, jex_core.ClosedJaxpr) else body
         self._edited = False
         self._regions: dict[int, tuple[Any, Graph]] = {} if root is None else root._regions
+        self._traces: dict[Any, jex_core.ClosedJaxpr] = {} if root is None else root._traces
         self.made_by: dict[Any, str] = dict(provenance or {}) if root is None else root.made_by
         self._first: Node | None = None
         self._last: Node | None = None
@@ -110,11 +111,7 @@ class Graph:
 
     def nodes(self) -> list[Node]:
         """A snapshot of the nodes in order; after an edit, look at `Node.alive`."""
-        nodes, node = [], self._first
-        while node is not None:
-            nodes.append(node)
-            node = node._next
-        return nodes
+        return self.nodes_between(None, None)
 
     def walk(self) -> Iterator[Graph]:
         """This graph and every region below it, inner ones first, each once."""
@@ -152,7 +149,14 @@ class Graph:
             self._constant_of[id(array)] = known
         return known
 
-    def splice(self, fn: Callable[..., Any], *values: Value, before: Node, rule: str | None = None) -> list[Value]:
+    def splice(
+        self,
+        fn: Callable[..., Any],
+        *values: Value,
+        before: Node,
+        rule: str | None = None,
+        static: tuple[Any, ...] | None = None,
+    ) -> list[Value]:
         """Traces ``fn`` at the values' types and inserts its equations in front of ``before``.
 
         Args:
@@ -160,14 +164,52 @@ class Graph:
           *values: operands; they must be computed before ``before``.
           before: where to insert. New nodes take over its source location and name stack.
           rule: name of the rewrite, recorded as the maker of the new nodes.
+          static: further arguments of ``fn``, hashable and all that it depends on. Then the same function at the same
+            types is traced only once for the whole program: tracing takes a good part of a millisecond.
 
         Returns:
           One value per array that ``fn`` returns (its flattened result).
         """
-        flat_fn = _flattened(fn)
-        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype, weak_type=v.aval.weak_type) for v in values]
-        closed = jax.make_jaxpr(flat_fn)(*avals)
+        closed = self._trace(fn, [v.aval for v in values], before, static)
         return self.insert_jaxpr(closed, values, before=before, rule=rule, relocate=True)
+
+    def _trace(
+        self, fn: Callable[..., Any], avals: list[Any], before: Node, static: tuple[Any, ...] | None
+    ) -> jex_core.ClosedJaxpr:
+        key = None if static is None else (fn, static, tuple(avals), before.ctx)
+        if key in self._traces:
+            return self._traces[key]
+        specs = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in avals]
+        with _compat.in_eqn_context(before.ctx):
+            closed = jax.make_jaxpr(_flattened(fn, static or ()))(*specs)
+        if key is not None:
+            self._traces[key] = closed
+        return closed
+
+    def emit(
+        self,
+        primitive: jex_core.Primitive,
+        inputs: Sequence[Value],
+        params: Mapping[str, Any],
+        *,
+        before: Node,
+        rule: str | None = None,
+    ) -> list[Value]:
+        """Inserts one equation in front of ``before``, whose source location it takes over; returns its results.
+
+        Quicker than `splice`, for a primitive whose parameters are at hand, such as those of an equation like it.
+        """
+        with _compat.in_eqn_context(before.ctx):
+            avals, effects = primitive.abstract_eval(*(v.aval for v in inputs), **params)
+        ctx = before.ctx or _compat.current_eqn_context()
+        source_info = before.source_info or _compat.new_source_info()
+        node = Node(self, primitive, dict(params), effects, source_info, ctx)
+        self._connect(node, inputs)
+        for index, aval in enumerate(avals if primitive.multiple_results else [avals]):
+            self._new_output(node, index, aval, rule)
+        self._link(node, before)
+        self._touch()
+        return list(node.outputs)
 
     def insert_jaxpr(
         self,
@@ -228,15 +270,8 @@ class Graph:
 
     def _with_weak_type(self, new: Value, old: Value) -> Value:
         before = (new.producer._next if new.producer is not None else self._first) or self.terminator
-        convert = jex_core.primitives.convert_element_type_p
         params = {"new_dtype": old.aval.dtype, "weak_type": old.aval.weak_type, "sharding": None}
-        origin = old.producer or before
-        ctx = origin.ctx or _compat.current_eqn_context()
-        node = Node(self, convert, params, jex_core.no_effects, origin.source_info or _compat.new_source_info(), ctx)
-        self._connect(node, [new])
-        output = self._new_output(node, 0, new.aval.update(weak_type=old.aval.weak_type), None)
-        self._link(node, before)
-        return output
+        return self.emit(jex_core.primitives.convert_element_type_p, [new], params, before=before)[0]
 
     def set_operand(self, node: Node, index: int, value: Value) -> None:
         """Makes one operand of ``node`` read ``value``."""
@@ -258,6 +293,13 @@ class Graph:
         if any(output.uses for output in node.outputs):
             raise PassError(f"cannot erase {node.name}: its result is still used", where=node.where)
         self._unlink(node)
+
+    def drop_unused_constants(self) -> None:
+        """Forgets constants that nothing reads, so that the program stops holding their arrays."""
+        if any(not constant.uses for constant in self._constants):
+            self._constants = [constant for constant in self._constants if constant.uses]
+            self._constant_of = {id(constant.const): constant for constant in reversed(self._constants)}
+            self._touch()
 
     def erase_dead(self, node: Node) -> int:
         """Removes ``node`` and, in turn, its producers where nothing uses them; returns how many nodes went."""
@@ -286,12 +328,26 @@ class Graph:
         node.graph = None
         self._touch()
 
-    def inline(self, node: Node, region: Graph) -> None:
-        """Replaces a call by a copy of its body; operands and results correspond one to one."""
-        outputs = self.insert_jaxpr(region.to_closed(), node.inputs, before=node)
+    def inline(self, node: Node, body: Graph | jex_core.ClosedJaxpr) -> list[Node]:
+        """Replaces a call by a copy of its body; operands and results correspond one to one.
+
+        Returns the nodes that took its place, in order.
+        """
+        closed = body.to_closed() if isinstance(body, Graph) else body
+        predecessor, successor = node._prev, node._next
+        outputs = self.insert_jaxpr(closed, node.inputs, before=node)
         for old, new in zip(node.outputs, outputs, strict=True):
             self.replace(old, new)
         self._unlink(node)
+        return self.nodes_between(predecessor, successor)
+
+    def nodes_between(self, after: Node | None, before: Node | None) -> list[Node]:
+        """The nodes strictly between two others, in order; None stands for the beginning or the end."""
+        nodes, node = [], self._first if after is None else after._next
+        while node is not before and node is not None:
+            nodes.append(node)
+            node = node._next
+        return nodes
 
     def _touch(self) -> None:
         self._edited = True
@@ -340,15 +396,9 @@ class Graph:
     def _rebuild(self, eqns: list[Any]) -> Any:
         outvars = [_atom(v) for v in self.outputs]
         constants = [v for v in self._constants if v.uses]
-        effects = set(self._jaxpr.effects).union(*(eqn.effects for eqn in eqns))
-        jaxpr = jex_core.Jaxpr(
-            [_variable(v) for v in constants],
-            [_variable(v) for v in self.inputs],
-            outvars,
-            eqns,
-            effects,
-            self._jaxpr.debug_info,
-        )
+        constvars, invars = [_variable(v) for v in constants], [_variable(v) for v in self.inputs]
+        effects = self._jaxpr.effects | _compat.jaxpr_effects(constvars, invars, outvars, eqns)
+        jaxpr = jex_core.Jaxpr(constvars, invars, outvars, eqns, effects, self._jaxpr.debug_info)
         return jex_core.ClosedJaxpr(jaxpr, [v.const for v in constants]) if self._closed else jaxpr
 
 
@@ -370,5 +420,5 @@ def _variable(value: Value) -> Any:
     return value.var
 
 
-def _flattened(fn: Callable[..., Any]) -> Callable[..., list[Any]]:
-    return lambda *arrays: jax.tree_util.tree_leaves(fn(*arrays))
+def _flattened(fn: Callable[..., Any], static: tuple[Any, ...]) -> Callable[..., list[Any]]:
+    return lambda *arrays: jax.tree_util.tree_leaves(fn(*arrays, *static))

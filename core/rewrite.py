@@ -249,7 +249,7 @@ def _replace(graph: Graph, rule: Rule, match: Match) -> list[Node]:
         values = rule.apply(match)
         if len(values) != len(root.outputs):
             raise PassError(f"the replacement returned {len(values)} values for {len(root.outputs)} results")
-        new_nodes = _between(graph, predecessor, root)
+        new_nodes = graph.nodes_between(predecessor, root)
         touched = [*new_nodes, *(user for output in root.outputs for user in output.users)]
         for old, new in zip(root.outputs, values, strict=True):
             graph.replace(old, new)
@@ -260,12 +260,3 @@ def _replace(graph: Graph, rule: Rule, match: Match) -> list[Node]:
         ) from error
     graph.erase_dead(root)
     return touched
-
-
-def _between(graph: Graph, predecessor: Node | None, node: Node) -> list[Node]:
-    found = []
-    current = node._prev
-    while current is not predecessor and current is not None:
-        found.append(current)
-        current = current._prev
-    return found[::-1]
