@@ -18,13 +18,23 @@ from .model import ZooModel as ZooModel
 _BUILDERS = {
     "mobilenet-v2": "mobilenet:build_v2",
     "mobilenet-v3": "mobilenet:build_v3",
+    "efficientnet-b0": "efficientnet:build",
     "resnet18": "resnet:build_resnet18",
     "resnet50": "resnet:build_resnet50",
     "convnext-t": "convnext:build",
+    "densenet121": "densenet:build",
+    "unet": "unet:build",
+    "wavenet": "wavenet:build",
+    "conv-autoencoder": "autoencoder:build",
     "vit-s16": "vit:build_vit",
     "mlp-mixer-s16": "vit:build_mixer",
+    "swin-t": "swin:build",
+    "bert-base": "bert:build",
     "gpt2-prefill": "gpt2:build_prefill",
     "gpt2-decode": "gpt2:build_decode",
+    "lstm": "lstm:build",
+    "cnn-training": "training:build_cnn",
+    "transformer-training": "training:build_transformer",
 }
 
 

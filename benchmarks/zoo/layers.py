@@ -147,16 +147,20 @@ class Layout:
         return nn.LayerNorm(epsilon, reduction_axes=self.channel_axis, feature_axes=self.channel_axis)
 
     def max_pool(self, x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
-        if not self.channels_first:
-            return nn.max_pool(x, (window, window), (stride, stride), ((padding, padding),) * 2)
-        pads = ((0, 0), (0, 0), (padding, padding), (padding, padding))
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 1, window, window), (1, 1, stride, stride), pads)
+        if self.channels_first:
+            pads = ((0, 0), (0, 0), (padding, padding), (padding, padding))
+            y = lax.reduce_window(x, -jnp.inf, lax.max, (1, 1, window, window), (1, 1, stride, stride), pads)
+        else:
+            y = nn.max_pool(x, (window, window), (stride, stride), ((padding, padding),) * 2)
+        return jnp.asarray(y)
 
     def avg_pool(self, x: jax.Array, window: int, stride: int) -> jax.Array:
-        if not self.channels_first:
-            return nn.avg_pool(x, (window, window), (stride, stride))
-        sums = lax.reduce_window(x, 0.0, lax.add, (1, 1, window, window), (1, 1, stride, stride), "VALID")
-        return sums / (window * window)
+        if self.channels_first:
+            sums = lax.reduce_window(x, 0.0, lax.add, (1, 1, window, window), (1, 1, stride, stride), "VALID")
+            y = sums / (window * window)
+        else:
+            y = nn.avg_pool(x, (window, window), (stride, stride))
+        return jnp.asarray(y)
 
     def spatial_mean(self, x: jax.Array, *, keepdims: bool = False) -> jax.Array:
         return x.mean(axis=self.spatial_axes(x), keepdims=keepdims)

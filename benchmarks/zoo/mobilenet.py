@@ -140,9 +140,9 @@ def divisible_by_8(channels: float) -> int:
 
 def build_v2(layout: str = "nhwc", batch: int = 1, size: int = 224) -> ZooModel:
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model("mobilenet-v2", "conv", MobileNetV2, inputs, layout=layout, gain=2.0)
+    return linen_model("mobilenet-v2", "conv", MobileNetV2, inputs, layout=layout)
 
 
 def build_v3(layout: str = "nhwc", batch: int = 1, size: int = 224) -> ZooModel:
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model("mobilenet-v3", "conv", MobileNetV3Large, inputs, layout=layout, gain=1.6)
+    return linen_model("mobilenet-v3", "conv", MobileNetV3Large, inputs, layout=layout)

@@ -52,14 +52,16 @@ def linen_model(
     inputs: tuple[Any, ...],
     *,
     layout: str = "nhwc",
-    gain: float = 1.0,
 ) -> ZooModel:
     """A zoo model of a Flax module, in inference mode; image-like `inputs` are given channels last.
 
     `module_for(layout)` makes the module. Both layouts get the same weights, up to the transpose of the kernels.
     """
     target = Layout(layout)
-    params = draw_params(module_for(Layout("nhwc")), inputs, gain=gain)
+    module = module_for(Layout("nhwc"))
+    params = draw_params(module, inputs)
+    if "batch_stats" in params:
+        params = params | {"batch_stats": batch_statistics(module, params, inputs)}
     if target.channels_first:
         params = channels_first_params(params)
         inputs = tuple(target.from_channels_last(x) if x.ndim > 2 else x for x in inputs)
@@ -76,13 +78,34 @@ def token_input(vocabulary: int, *shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(SEED).integers(0, vocabulary, shape, np.int32))
 
 
-def draw_params(module: nn.Module, inputs: tuple[Any, ...], *, gain: float = 1.0) -> Any:
-    """Random variables for `module`, kernels with variance `gain / fan_in`.
+def draw_params(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """Random variables for `module`, kernels with variance `1 / fan_in`.
 
     Running `module.init` would compile hundreds of small random programs; here only the shapes come from it.
     """
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: _draw(_names(path), leaf.shape, gain), shapes)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _draw(_names(path), leaf.shape), shapes)
+
+
+def batch_statistics(module: nn.Module, params: Any, inputs: tuple[Any, ...]) -> Any:
+    """Running statistics as training leaves them: mean and variance of what each BatchNorm sees of `inputs`.
+
+    With statistics drawn at random the activations of a deep network vanish or explode.
+    """
+
+    def record(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
+        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+            axes = tuple(range(args[0].ndim - 1))
+            context.module.put_variable("batch_stats", "mean", args[0].mean(axes))
+            context.module.put_variable("batch_stats", "var", args[0].var(axes))
+        return call(*args, **kwargs)
+
+    @jax.jit
+    def run(params: Any, *inputs: Any) -> Any:
+        with nn.intercept_methods(record):
+            return module.apply(params, *inputs, mutable=["batch_stats"])[1]["batch_stats"]
+
+    return run(params, *inputs)
 
 
 def channels_first_params(params: Any) -> Any:
@@ -105,12 +128,12 @@ def _names(path: Any) -> tuple[str, ...]:
     return tuple(str(key.key) for key in path)
 
 
-def _draw(names: tuple[str, ...], shape: tuple[int, ...], gain: float) -> jax.Array:
+def _draw(names: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
     # One generator per variable, so that a draw depends on its name and not on the order of the tree.
     rng = np.random.default_rng([SEED, zlib.crc32("/".join(names).encode())])
     name = names[-1]
     if name == "kernel":
-        values = rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(gain / _fan_in(names, shape)))
+        values = rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(1 / _fan_in(names, shape)))
     elif name in ("scale", "var", "layer_scale"):
         # Away from 0, not all 1; a layer scale as trained networks have it.
         low, high = {"scale": (0.7, 1.1), "var": (0.5, 1.5), "layer_scale": (0.1, 0.5)}[name]

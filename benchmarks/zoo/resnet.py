@@ -78,4 +78,4 @@ def build_resnet50(layout: str = "nhwc", batch: int = 1, size: int = 224) -> Zoo
 
 def _build(name: str, block: Any, stages: tuple[int, ...], layout: str, batch: int, size: int) -> ZooModel:
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model(name, "conv", lambda at: ResNet(block, stages, at), inputs, layout=layout, gain=1.2)
+    return linen_model(name, "conv", lambda at: ResNet(block, stages, at), inputs, layout=layout)
