@@ -67,6 +67,7 @@ class Graph:
         values.update(zip(self._jaxpr.invars, self.inputs, strict=True))
         for eqn in self._jaxpr.eqns:
             node = Node(self, eqn.primitive, eqn.params, eqn.effects, eqn.source_info, eqn.ctx)
+            node._eqn = eqn
             self._connect(node, [_operand(atom, values) for atom in eqn.invars])
             for index, var in enumerate(eqn.outvars):
                 output = Value(var.aval, producer=node, index=index, var=var)
@@ -103,6 +104,11 @@ class Graph:
         return known[1]
 
     # -- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def constants(self) -> list[Value]:
+        """The arrays that this graph closes over, those that nothing reads included."""
+        return list(self._constants)
 
     @property
     def outputs(self) -> list[Value]:
@@ -264,6 +270,7 @@ class Graph:
             new = self._with_weak_type(new, old)
         for node, index in old.uses:
             node.inputs[index] = new
+            node._eqn = None
             new.uses[node, index] = None
         old.uses = {}
         self._touch()
@@ -278,12 +285,14 @@ class Graph:
         old = node.inputs[index]
         old.uses.pop((node, index), None)
         node.inputs[index] = value
+        node._eqn = None
         value.uses[node, index] = None
         self._touch()
 
     def set_params(self, node: Node, **changes: Any) -> None:
         """Replaces parameters of ``node``; regions of replaced bodies are built anew."""
         node.params = {**node.params, **changes}
+        node._eqn = None
         if any(key in REGION_PARAMS.get(node.name, ()) for key in changes):
             node._regions = None
         self._touch()
@@ -372,11 +381,7 @@ class Graph:
         for node in self.nodes():
             params = self._export_params(node, done)
             changed = changed or params is not node.params
-            invars = [_atom(v) for v in node.inputs]
-            outvars = [_variable(v) for v in node.outputs]
-            eqns.append(
-                jex_core.JaxprEqn(invars, outvars, node.primitive, params, node.effects, node.source_info, node.ctx)
-            )
+            eqns.append(_equation(node, params))
         result = self._rebuild(eqns) if changed else self._source
         done[id(self)] = result
         return result
@@ -402,6 +407,22 @@ class Graph:
         return jex_core.ClosedJaxpr(jaxpr, [v.const for v in constants]) if self._closed else jaxpr
 
 
+def _equation(node: Node, params: dict[str, Any]) -> Any:
+    """The node's equation: the original object where it still says the same, which makes changes cheap to see."""
+    eqn = node._eqn
+    if eqn is not None and eqn.params is params and not any(map(_is_revived, node.outputs)):
+        return eqn
+    invars = [_atom(v) for v in node.inputs]
+    outvars = [_variable(v) for v in node.outputs]
+    node._eqn = jex_core.JaxprEqn(invars, outvars, node.primitive, params, node.effects, node.source_info, node.ctx)
+    return node._eqn
+
+
+def _is_revived(value: Value) -> bool:
+    """Whether a result that nothing used has got a user."""
+    return isinstance(value.var, jex_core.DropVar) and bool(value.uses)
+
+
 def _operand(atom: Any, values: Mapping[Any, Value]) -> Value:
     if isinstance(atom, jex_core.Literal):
         return Value(atom.aval, const=atom.val, is_literal=True)
@@ -415,7 +436,7 @@ def _atom(value: Value) -> Any:
 
 
 def _variable(value: Value) -> Any:
-    if isinstance(value.var, jex_core.DropVar) and value.uses:
+    if _is_revived(value):
         value.var = jex_core.Var(value.aval)
     return value.var
 

@@ -111,8 +111,8 @@ class Node:
       source_info, ctx: source location, name stack and tracing context of the equation.
     """
 
-    __slots__ = ("_next", "_prev", "_regions", "ctx", "effects", "graph", "inputs", "outputs", "params", "primitive",
-                 "source_info")  # fmt: skip
+    __slots__ = ("_eqn", "_next", "_prev", "_regions", "ctx", "effects", "graph", "inputs", "outputs", "params",
+                 "primitive", "source_info")  # fmt: skip
 
     def __init__(self, graph: Graph, primitive: Any, params: dict[str, Any], effects: Any, source_info: Any, ctx: Any):
         self.graph: Graph | None = graph
@@ -124,6 +124,7 @@ class Node:
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self._regions: dict[RegionKey, Graph] | None = None
+        self._eqn: Any = None  # the equation it was made from, while it still says the same
         self._prev: Node | None = None
         self._next: Node | None = None
 
