@@ -1,0 +1,108 @@
+"""Evaluates equations of known inputs while lowering, so that no node computes a constant.
+
+The pipeline's own constant folding runs before; this catches what lowering itself makes known (decompositions, shape
+arithmetic) and serves programs that are exported without a pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core as jex_core
+
+from . import dims
+from .operand import Operand, constant, is_integer, is_key, stored_dtype
+
+#: Results above this many bytes are computed by the file, unless they are smaller than what they come from.
+_LIMIT = 1 << 20
+
+#: Equations whose own lowering treats known inputs better: they keep a constant small.
+_STRUCTURAL = frozenset(
+    {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "copy", "copy_p", "stop_gradient"}
+)
+#: Evaluating these might not end, or is not a matter of values.
+_NEVER = frozenset({"while", "dim_as_value", "create_token", "after_all", "rng_uniform", "composite"})
+
+_ELEMENTWISE: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+    "neg": np.negative,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "not": np.invert,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+}
+
+
+def try_fold(eqn: Any, operands: Sequence[Operand]) -> list[Operand] | None:
+    """The results of an equation whose inputs are all known, or None when it is to be lowered."""
+    name = eqn.primitive.name
+    if name in _STRUCTURAL or name in _NEVER or eqn.effects or not all(x.is_const for x in operands):
+        return None
+    if any(not dims.is_static(getattr(v.aval, "shape", ())) for v in eqn.outvars):
+        return None
+    integral = not any(is_key(x.dtype) for x in operands) and all(
+        is_integer(x.dtype) or x.dtype == np.bool_ for x in operands
+    )
+    if operands and integral and name in _ELEMENTWISE:
+        with np.errstate(all="ignore"):
+            value = _ELEMENTWISE[name](*(x.const for x in operands))
+        aval = eqn.outvars[0].aval
+        return [constant(np.asarray(value, aval.dtype), tuple(aval.shape))]
+    if _result_bytes(eqn) > max(_LIMIT, _input_bytes(operands)) or not _few_reads(eqn, operands):
+        return None
+    return [constant(_plain(v)) for v in _evaluate(eqn, operands)]
+
+
+def _few_reads(eqn: Any, operands: Sequence[Operand]) -> bool:
+    """Whether the inputs, written out in full, stay small: a lazily broadcast constant may stand for gigabytes."""
+    return all(dims.is_static(x.shape) and _full_bytes(x) <= max(64 * _LIMIT, _held_bytes(x)) for x in operands)
+
+
+def _full_bytes(x: Operand) -> int:
+    return int(dims.size(x.shape)) * stored_dtype(x.dtype).itemsize
+
+
+def _held_bytes(x: Operand) -> int:
+    return int(x.const.size) * stored_dtype(x.dtype).itemsize
+
+
+def _input_bytes(operands: Sequence[Operand]) -> int:
+    return sum(_held_bytes(x) for x in operands)
+
+
+def _result_bytes(eqn: Any) -> int:
+    return sum(
+        int(np.prod(v.aval.shape)) * (8 if is_key(v.aval.dtype) else np.dtype(v.aval.dtype).itemsize)
+        for v in eqn.outvars
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value if is_key(value.dtype) else np.asarray(value)
+
+
+def _evaluate(eqn: Any, operands: Sequence[Operand]) -> list[Any]:
+    wide = any(
+        not is_key(d) and np.dtype(d).itemsize >= 8 and np.dtype(d) != np.complex64
+        for d in [x.dtype for x in operands] + [v.aval.dtype for v in eqn.outvars]
+    )
+    known = {v: x for v, x in zip(eqn.invars, operands, strict=True) if not isinstance(v, jex_core.Literal)}
+    jaxpr = jex_core.Jaxpr((), list(known), list(eqn.outvars), [eqn])
+    function = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr, ()))
+    with jax.enable_x64(wide or bool(jax.config.jax_enable_x64)):  # type: ignore[attr-defined]
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            inputs = [x.const if x.is_full else np.broadcast_to(x.const, x.shape) for x in known.values()]
+            return list(jax.jit(function)(*inputs))

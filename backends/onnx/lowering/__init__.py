@@ -1,0 +1,1 @@
+"""One module per family of primitives; each function registers itself in the legality table."""

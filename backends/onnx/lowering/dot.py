@@ -1,0 +1,113 @@
+"""dot_general as MatMul."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from jax import lax
+
+from .. import dims
+from ..operand import Operand, is_bool, is_complex, is_float, stored_type
+from ..registry import lowers
+from .shape import permute, reshape_to, typed
+
+_T = ir.DataType
+
+
+@lowers("dot_general")
+def dot_general(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    if is_complex(eqn.aval.dtype):
+        return _complex(ctx, eqn, x, y)
+    x, y = _accumulated(ctx, eqn, x), _accumulated(ctx, eqn, y)
+    (x_sum, y_sum), (x_batch, y_batch) = eqn.params["dimension_numbers"]
+    if not x_sum:
+        return _outer(ctx, eqn, x, y, x_batch, y_batch)
+    x_free = [k for k in range(x.rank) if k not in x_sum and k not in x_batch]
+    y_free = [k for k in range(y.rank) if k not in y_sum and k not in y_batch]
+    if not x_batch and len(y_free) <= 1 and len(y_sum) == 1:
+        return _unbatched(ctx, eqn, x, y, x_sum, y_sum, x_free, y_free)
+    return _general(ctx, eqn, x, y, (x_batch, x_free, x_sum), (y_batch, y_free, y_sum))
+
+
+def _accumulated(ctx: Any, eqn: Any, x: Operand) -> Operand:
+    """The operand in the element type of the products: what the result asks for, or a wider one."""
+    target = np.dtype(eqn.aval.dtype)
+    if is_bool(target):
+        target = np.dtype(np.int32)
+    if np.dtype(x.dtype) == target:
+        return x
+    narrow = is_float(x.dtype) and is_float(target) and np.dtype(x.dtype).itemsize > target.itemsize
+    if narrow:
+        return x
+    return ctx.convert(x, target)
+
+
+def _finish(ctx: Any, eqn: Any, value: ir.Value, shape: Any) -> Operand:
+    """The product, rounded to the element type of the result."""
+    if is_bool(eqn.aval.dtype):
+        value = ctx.op("Not", ctx.op("Equal", value, ctx.const(np.int32(0)), to=_T.BOOL))
+    value = ctx.build.cast(value, stored_type(eqn.aval.dtype))
+    return ctx.result(value, typed(shape, eqn.aval.dtype))
+
+
+def _unbatched(
+    ctx: Any, eqn: Any, x: Operand, y: Operand, x_sum: Any, y_sum: Any, x_free: list[int], y_free: list[int]
+) -> Operand:
+    """(..., K) times (K, N) or (K,): one MatMul after at most one transpose of either side."""
+    left = permute(ctx, ctx.filled(x), (*x_free, *x_sum))
+    right = permute(ctx, ctx.filled(y), (*y_sum, *y_free))
+    value = ctx.op("MatMul", ctx.value(left), ctx.value(right))
+    return _finish(ctx, eqn, value, tuple(eqn.aval.shape))
+
+
+def _outer(ctx: Any, eqn: Any, x: Operand, y: Operand, x_batch: Any, y_batch: Any) -> Operand:
+    """A product without a sum: broadcasting multiplication."""
+    x_free = [k for k in range(x.rank) if k not in x_batch]
+    y_free = [k for k in range(y.rank) if k not in y_batch]
+    left, right = permute(ctx, x, (*x_batch, *x_free)), permute(ctx, y, (*y_batch, *y_free))
+    left, right = ctx.padded(left), ctx.padded(right)
+    b = len(x_batch)
+    left = ctx.reheld(left, left.held + (1,) * len(y_free)) if left.held else left
+    right = ctx.reheld(right, (*right.held[:b], *(1,) * len(x_free), *right.held[b:])) if right.held else right
+    held = dims.broadcast(left.held, right.held)
+    value = ctx.op("Mul", ctx.value(left), ctx.value(right))
+    if np.dtype(x.dtype) == np.dtype(eqn.aval.dtype):
+        return ctx.result(value, eqn.aval, held)
+    product = ctx.result(value, typed(held, x.dtype))
+    finished = _finish(ctx, eqn, product.value, held)
+    return Operand(tuple(eqn.aval.shape), eqn.aval.dtype, held, finished.value)
+
+
+def _general(ctx: Any, eqn: Any, x: Operand, y: Operand, x_axes: Any, y_axes: Any) -> Operand:
+    """Any dot_general: batch axes first, free axes merged, summed axes merged, one MatMul."""
+    (x_batch, x_free, x_sum), (y_batch, y_free, y_sum) = x_axes, y_axes
+    left = permute(ctx, ctx.filled(x), (*x_batch, *x_free, *x_sum))
+    right = permute(ctx, ctx.filled(y), (*y_batch, *y_sum, *y_free))
+    batch = tuple(x.shape[k] for k in x_batch)
+    rows, columns = (tuple(v.shape[k] for k in free) for v, free in ((x, x_free), (y, y_free)))
+    depth = (dims.size(tuple(x.shape[k] for k in x_sum)),)
+    if batch:
+        m, n = (dims.size(rows),), (dims.size(columns),)
+    else:
+        m, n = rows, ((dims.size(columns),) if columns else ())
+    left = reshape_to(ctx, typed((*batch, *m, *depth), x.dtype), left)
+    right = reshape_to(ctx, typed((*batch, *depth, *n), y.dtype), right)
+    product = _finish(ctx, eqn, ctx.op("MatMul", ctx.value(left), ctx.value(right)), (*batch, *m, *n))
+    return reshape_to(ctx, eqn.aval, product)
+
+
+def _complex(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    """Four real products."""
+    numbers = eqn.params["dimension_numbers"]
+
+    def function(a: Any, b: Any) -> Any:
+        def dot(p: Any, q: Any) -> Any:
+            return lax.dot_general(p, q, numbers)
+
+        re = dot(lax.real(a), lax.real(b)) - dot(lax.imag(a), lax.imag(b))
+        im = dot(lax.real(a), lax.imag(b)) + dot(lax.imag(a), lax.real(b))
+        return lax.complex(re, im)
+
+    return ctx.trace_and_lower(function, ctx.convert(x, eqn.aval.dtype), ctx.convert(y, eqn.aval.dtype))[0]

@@ -1,0 +1,428 @@
+"""Arithmetic, comparisons and logic, element by element."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from .. import dims
+from ..operand import Bounds, Operand, constant, is_bool, is_complex, is_float, is_integer, is_unsigned
+from ..registry import Refusal, lowers
+
+_T = ir.DataType
+
+
+def emit(ctx: Any, eqn: Any, op_type: str, *operands: Operand, bounds: Bounds | None = None, **options: Any) -> Operand:
+    """One broadcasting ONNX operator on the stored values."""
+    value = ctx.op(op_type, *(ctx.value(x) for x in operands), **options)
+    return ctx.result(value, eqn.aval, dims.broadcast(*(x.held for x in operands)), bounds)
+
+
+def real_only(eqn: Any, *operands: Operand) -> None:
+    """Refuses complex operands where the primitive's pair form is not defined."""
+    if any(is_complex(x.dtype) for x in operands):
+        raise Refusal(f"{eqn.primitive} of complex numbers has no ONNX form here")
+
+
+def fits(dtype: Any, bounds: Bounds | None) -> Bounds | None:
+    """The bounds, if no value in them wraps around."""
+    if bounds is None or is_bool(dtype) or not is_integer(dtype):
+        return None
+    info = np.iinfo(np.dtype(dtype))
+    return bounds if info.min <= bounds[0] and bounds[1] <= info.max else None
+
+
+def _both(x: Operand, y: Operand) -> tuple[Bounds, Bounds] | None:
+    return (x.bounds, y.bounds) if x.bounds is not None and y.bounds is not None else None
+
+
+def is_scalar(x: Operand, value: float) -> bool:
+    """Whether the operand is a known number."""
+    scalar = x.scalar
+    return scalar is not None and bool(scalar == value)
+
+
+@lowers("add", "add_any")
+def add(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    for a, b in ((x, y), (y, x)):
+        if is_integer(eqn.aval.dtype) and is_scalar(b, 0) and a.shape == tuple(eqn.aval.shape):
+            return a
+    pair = _both(x, y)
+    bounds = fits(eqn.aval.dtype, (pair[0][0] + pair[1][0], pair[0][1] + pair[1][1])) if pair else None
+    result = emit(ctx, eqn, "Add", x, y, bounds=bounds)
+    shift = _dimension(y)
+    return result if shift is None else ctx.with_facts(result, shifted=(x, shift))
+
+
+def _dimension(x: Operand) -> Any:
+    """The number or symbolic dimension that an operand is, else None."""
+    if x.dim is not None:
+        return x.dim
+    return int(x.scalar) if x.scalar is not None and is_integer(x.dtype) else None
+
+
+@lowers("sub")
+def sub(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    if is_integer(eqn.aval.dtype) and is_scalar(y, 0) and x.shape == tuple(eqn.aval.shape):
+        return x
+    pair = _both(x, y)
+    bounds = fits(eqn.aval.dtype, (pair[0][0] - pair[1][1], pair[0][1] - pair[1][0])) if pair else None
+    return emit(ctx, eqn, "Sub", x, y, bounds=bounds)
+
+
+@lowers("mul")
+def mul(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    if is_complex(eqn.aval.dtype):
+        from .complex import multiply
+
+        return multiply(ctx, eqn, x, y)
+    for a, b in ((x, y), (y, x)):
+        if is_scalar(b, 1) and a.shape == tuple(eqn.aval.shape):
+            return a
+    pair, bounds = _both(x, y), None
+    if pair:
+        corners = [a * b for a in pair[0] for b in pair[1]]
+        bounds = fits(eqn.aval.dtype, (min(corners), max(corners)))
+    return emit(ctx, eqn, "Mul", x, y, bounds=bounds)
+
+
+@lowers("div")
+def div(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    if is_complex(eqn.aval.dtype):
+        from .complex import divide
+
+        return divide(ctx, eqn, x, y)
+    if is_integer(eqn.aval.dtype):
+        return _integer_division(ctx, eqn, "Div", x, y)
+    if is_scalar(y, 1) and x.shape == tuple(eqn.aval.shape):
+        return x
+    if is_scalar(x, 1):
+        return emit(ctx, eqn, "Reciprocal", y)
+    return emit(ctx, eqn, "Div", x, y)
+
+
+@lowers("rem")
+def rem(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    real_only(eqn, x)
+    if is_integer(eqn.aval.dtype):
+        return _integer_division(ctx, eqn, "Mod", x, y, fmod=1)
+    return emit(ctx, eqn, "Mod", x, y, fmod=1)
+
+
+def _integer_division(ctx: Any, eqn: Any, op_type: str, x: Operand, y: Operand, **attributes: Any) -> Operand:
+    """Division or remainder with XLA's results where C leaves them open: by zero, and of the minimum by -1.
+
+    The processor traps on both, so the divisor is replaced first: x/0 is -1 (all ones), x%0 is x, min/-1 is min.
+    """
+    bounds = _quotient_bounds(op_type, x, y)
+    if y.bounds is not None and (y.bounds[0] > 0 or y.bounds[1] < -1):
+        return emit(ctx, eqn, op_type, x, y, bounds=bounds, **attributes)
+    divisor, one, zero = ctx.value(y), ctx.const(1, y.dtype), ctx.const(0, y.dtype)
+    by_zero = ctx.op("Equal", divisor, zero, to=_T.BOOL)
+    unsafe = by_zero
+    if not is_unsigned(y.dtype):
+        unsafe = ctx.op("Or", by_zero, ctx.op("Equal", divisor, ctx.const(-1, y.dtype), to=_T.BOOL))
+    safe = ctx.op("Where", unsafe, one, divisor, typed=(1, 2))
+    value = ctx.op(op_type, ctx.value(x), safe, **attributes)
+    if op_type == "Div":
+        if not is_unsigned(y.dtype):
+            value = ctx.op("Where", unsafe, ctx.op("Neg", ctx.value(x)), value, typed=(1, 2))
+        value = ctx.op("Where", by_zero, ctx.const(np.array(-1).astype(y.dtype)), value, typed=(1, 2))
+    else:
+        value = ctx.op("Where", by_zero, ctx.value(x), value, typed=(1, 2))
+    return ctx.result(value, eqn.aval, dims.broadcast(x.held, y.held), bounds)
+
+
+def _quotient_bounds(op_type: str, x: Operand, y: Operand) -> Bounds | None:
+    pair = _both(x, y)
+    if pair is None or pair[1][0] <= 0:
+        return None
+    (low, high), (small, large) = pair
+    if op_type == "Div":
+        corners = [int(a / b) if abs(a) < 2**52 else a for a in (low, high) for b in (small, large)]
+        return min(corners), max(corners)
+    return (0 if low >= 0 else -(large - 1)), (large - 1 if high >= 0 else 0)
+
+
+@lowers("max")
+def maximum(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    if is_complex(eqn.aval.dtype):
+        from .complex import extremum
+
+        return extremum(ctx, eqn, x, y)
+    if is_bool(eqn.aval.dtype):
+        return emit(ctx, eqn, "Or", x, y)
+    for a, b in ((x, y), (y, x)):
+        if is_scalar(b, 0) and is_float(a.dtype) and a.held != ():
+            return emit(ctx, eqn, "Relu", a)
+        if is_scalar(b, -np.inf) and is_float(a.dtype) and a.shape == tuple(eqn.aval.shape):
+            return a
+    pair = _both(x, y)
+    bounds = (max(pair[0][0], pair[1][0]), max(pair[0][1], pair[1][1])) if pair else None
+    return emit(ctx, eqn, "Max", x, y, bounds=bounds)
+
+
+@lowers("min")
+def minimum(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    if is_complex(eqn.aval.dtype):
+        from .complex import extremum
+
+        return extremum(ctx, eqn, x, y)
+    if is_bool(eqn.aval.dtype):
+        return emit(ctx, eqn, "And", x, y)
+    pair = _both(x, y)
+    bounds = (min(pair[0][0], pair[1][0]), min(pair[0][1], pair[1][1])) if pair else None
+    return emit(ctx, eqn, "Min", x, y, bounds=bounds)
+
+
+@lowers("clamp")
+def clamp(ctx: Any, eqn: Any, low: Operand, x: Operand, high: Operand) -> Operand:
+    bounds = None
+    if low.bounds and high.bounds:
+        bounds = (min(low.bounds[0], high.bounds[0]), high.bounds[1])
+        if x.bounds:
+            if x.bounds[0] >= low.bounds[1] and x.bounds[1] <= high.bounds[0]:
+                return x
+            bounds = (max(bounds[0], min(x.bounds[0], high.bounds[0])), min(bounds[1], max(x.bounds[1], low.bounds[0])))
+    if low.held == high.held == () and not is_bool(x.dtype) and low.scalar is not None and high.scalar is not None:
+        # Where low > high both agree on high; ONNX defines Clip as Min(Max(x, low), high), as JAX does.
+        return (
+            emit(ctx, eqn, "Clip", x, low, high, bounds=bounds) if x.held else _min_max(ctx, eqn, low, x, high, bounds)
+        )
+    return _min_max(ctx, eqn, low, x, high, bounds)
+
+
+def _min_max(ctx: Any, eqn: Any, low: Operand, x: Operand, high: Operand, bounds: Bounds | None) -> Operand:
+    value = ctx.op("Min", ctx.op("Max", ctx.value(x), ctx.value(low)), ctx.value(high))
+    return ctx.result(value, eqn.aval, dims.broadcast(low.held, x.held, high.held), bounds)
+
+
+@lowers("neg")
+def neg(ctx: Any, eqn: Any, x: Operand) -> Operand:
+    if is_unsigned(x.dtype):
+        value = ctx.op("Sub", ctx.const(0, x.dtype), ctx.value(x))
+        return ctx.result(value, eqn.aval, x.held)
+    bounds = fits(x.dtype, (-x.bounds[1], -x.bounds[0])) if x.bounds else None
+    return emit(ctx, eqn, "Neg", x, bounds=bounds)
+
+
+@lowers("abs")
+def absolute(ctx: Any, eqn: Any, x: Operand) -> Operand:
+    if is_complex(x.dtype):
+        from .complex import modulus
+
+        return modulus(ctx, eqn, x)
+    if is_unsigned(x.dtype):
+        return x
+    bounds = None
+    if x.bounds is not None:
+        low = 0 if x.bounds[0] <= 0 <= x.bounds[1] else min(abs(b) for b in x.bounds)
+        bounds = fits(x.dtype, (low, max(abs(b) for b in x.bounds)))
+    return emit(ctx, eqn, "Abs", x, bounds=bounds)
+
+
+@lowers("sign")
+def sign(ctx: Any, eqn: Any, x: Operand) -> Operand:
+    real_only(eqn, x)
+    if not is_float(x.dtype):
+        return emit(ctx, eqn, "Sign", x, bounds=(-1, 1))
+    return emit(ctx, eqn, "Sign", x)
+
+
+_COMPARISONS = {"lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "eq": "Equal"}
+
+
+@lowers("lt", "le", "gt", "ge", "eq")
+def compare(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    if is_complex(x.dtype):
+        from .complex import equal
+
+        return equal(ctx, eqn, x, y)
+    known = _decided(eqn.primitive, x, y)
+    if known is not None:
+        return constant(np.array(known), tuple(eqn.aval.shape))
+    if is_bool(x.dtype) and eqn.primitive != "eq":
+        value = ctx.op(
+            _COMPARISONS[eqn.primitive], *(ctx.build.cast(ctx.value(v), _T.INT32) for v in (x, y)), to=_T.BOOL
+        )
+        return ctx.result(value, eqn.aval, dims.broadcast(x.held, y.held))
+    result = emit(ctx, eqn, _COMPARISONS[eqn.primitive], x, y, to=_T.BOOL)
+    return ctx.with_facts(result, compared=x) if eqn.primitive == "lt" and is_scalar(y, 0) else result
+
+
+def _decided(name: str, x: Operand, y: Operand) -> bool | None:
+    pair = _both(x, y)
+    if pair is None:
+        return None
+    (a, b), (c, d) = pair
+    match name:
+        case "lt":
+            return True if b < c else False if a >= d else None
+        case "le":
+            return True if b <= c else False if a > d else None
+        case "gt":
+            return True if a > d else False if b <= c else None
+        case "ge":
+            return True if a >= d else False if b < c else None
+    return False if b < c or d < a else None
+
+
+@lowers("ne")
+def not_equal(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    if is_complex(x.dtype):
+        from .complex import equal
+
+        same = equal(ctx, eqn, x, y)
+        return ctx.result(ctx.op("Not", ctx.value(same)), eqn.aval, same.held)
+    if is_bool(x.dtype):
+        return emit(ctx, eqn, "Xor", x, y)
+    if _same_variable(eqn) and is_float(x.dtype):
+        return emit(ctx, eqn, "IsNaN", x, to=_T.BOOL)
+    value = ctx.op("Not", ctx.op("Equal", ctx.value(x), ctx.value(y), to=_T.BOOL))
+    return ctx.result(value, eqn.aval, dims.broadcast(x.held, y.held))
+
+
+def _same_variable(eqn: Any) -> bool:
+    return eqn.invars[0] is eqn.invars[1]
+
+
+@lowers("and", "or", "xor")
+def bitwise(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    name = {"and": "And", "or": "Or", "xor": "Xor"}[eqn.primitive]
+    if not is_bool(x.dtype):
+        bounds = None
+        if eqn.primitive == "and":
+            masks = [v.bounds for v in (x, y) if v.bounds is not None and v.bounds[0] >= 0]
+            bounds = (0, min(b[1] for b in masks)) if masks else None
+        return emit(ctx, eqn, f"Bitwise{name}", x, y, bounds=bounds)
+    for a, b in ((x, y), (y, x)):
+        if a.scalar is not None and eqn.primitive != "xor" and b.shape == tuple(eqn.aval.shape):
+            if bool(a.scalar) == (eqn.primitive == "and"):
+                return b
+            return constant(np.array(a.scalar), tuple(eqn.aval.shape))
+    return emit(ctx, eqn, name, x, y)
+
+
+@lowers("not")
+def invert(ctx: Any, eqn: Any, x: Operand) -> Operand:
+    return emit(ctx, eqn, "Not" if is_bool(x.dtype) else "BitwiseNot", x)
+
+
+@lowers("select_n")
+def select_n(ctx: Any, eqn: Any, which: Operand, *cases: Operand) -> Operand:
+    """The first case where ``which`` is 0 or False, the second where it is 1 or True, and so on."""
+    if which.scalar is not None:
+        chosen = cases[int(which.scalar)]
+        if chosen.shape == tuple(eqn.aval.shape):
+            return chosen
+    if is_complex(eqn.aval.dtype) or ctx.inner(eqn.aval):
+        return _select_pairs(ctx, eqn, which, cases)
+    held = dims.broadcast(which.held, *(c.held for c in cases))
+    bounds = _union(cases)
+    if is_bool(which.dtype):
+        picked = _select_bool(ctx, which, cases) if is_bool(eqn.aval.dtype) else None
+        if picked is None:
+            picked = ctx.op("Where", ctx.value(which), ctx.value(cases[1]), ctx.value(cases[0]), typed=(1, 2))
+        result = ctx.result(picked, eqn.aval, held, bounds)
+        return _wrapped(ctx, which, cases, result)
+    value = ctx.value(cases[-1])
+    for k in range(len(cases) - 2, -1, -1):
+        here = ctx.op("LessOrEqual", ctx.value(which), ctx.const(k, which.dtype), to=_T.BOOL)
+        value = ctx.op("Where", here, ctx.value(cases[k]), value, typed=(1, 2))
+    return ctx.result(value, eqn.aval, held, bounds)
+
+
+def _union(cases: tuple[Operand, ...]) -> Bounds | None:
+    known = [c.bounds for c in cases if c.bounds is not None]
+    if len(known) < len(cases) or is_bool(cases[0].dtype):
+        return None
+    return min(b[0] for b in known), max(b[1] for b in known)
+
+
+def _select_bool(ctx: Any, which: Operand, cases: tuple[Operand, ...]) -> ir.Value | None:
+    """Selection between booleans, one of them constant, as logic; there is no bool kernel of Where."""
+    no, yes = cases
+    if is_scalar(no, 0):
+        return ctx.op("And", ctx.value(which), ctx.value(yes))
+    if is_scalar(yes, 1):
+        return ctx.op("Or", ctx.value(which), ctx.value(no))
+    if is_scalar(yes, 0):
+        return ctx.op("And", ctx.op("Not", ctx.value(which)), ctx.value(no))
+    if is_scalar(no, 1):
+        return ctx.op("Or", ctx.op("Not", ctx.value(which)), ctx.value(yes))
+    return None
+
+
+def _wrapped(ctx: Any, which: Operand, cases: tuple[Operand, ...], result: Operand) -> Operand:
+    """Notes ``where(i < 0, i + n, i)``, the way JAX writes an index that may count from the end."""
+    raw, shifted = which.compared, cases[1].shifted
+    if raw is not None and shifted is not None and shifted[0] is raw and cases[0] is raw:
+        return ctx.with_facts(result, wrapped=(raw, shifted[1]))
+    return result
+
+
+def _select_pairs(ctx: Any, eqn: Any, which: Operand, cases: tuple[Operand, ...]) -> Operand:
+    """Selection between arrays whose storage has a trailing axis: the selector gets one of size one."""
+    selector = ctx.unsqueezed(which)
+    held = dims.broadcast(which.held, *(c.held for c in cases))
+    value = ctx.value(cases[-1])
+    if is_bool(which.dtype):
+        value = ctx.op("Where", selector, value, ctx.value(cases[0]), typed=(1, 2))
+        return ctx.result(value, eqn.aval, held)
+    for k in range(len(cases) - 2, -1, -1):
+        here = ctx.op("LessOrEqual", selector, ctx.const(k, which.dtype), to=_T.BOOL)
+        value = ctx.op("Where", here, ctx.value(cases[k]), value, typed=(1, 2))
+    return ctx.result(value, eqn.aval, held)
+
+
+@lowers("shift_left", "shift_right_logical", "shift_right_arithmetic")
+def shift(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    """Shifts; by at least the width they give 0, or the sign for the arithmetic one, as in XLA."""
+    bits = np.dtype(x.dtype).itemsize * 8
+    unsigned = ir.DataType.from_numpy(np.dtype(f"uint{bits}"))
+    signed = ir.DataType.from_numpy(np.dtype(f"int{bits}"))
+    small = y.bounds is not None and 0 <= y.bounds[0] and y.bounds[1] < bits
+    held = dims.broadcast(x.held, y.held)
+    if eqn.primitive == "shift_right_arithmetic" and not is_unsigned(x.dtype):
+        return ctx.result(_arithmetic(ctx, x, y, bits, small), eqn.aval, held)
+    direction = "LEFT" if eqn.primitive == "shift_left" else "RIGHT"
+    amount = ctx.build.cast(ctx.value(y), unsigned)
+    value = ctx.op("BitShift", ctx.build.cast(ctx.value(x), unsigned), amount, direction=direction)
+    if not small:
+        inside = ctx.op("Less", amount, ctx.const(bits, unsigned.numpy()), to=_T.BOOL)
+        value = ctx.op("Where", inside, value, ctx.const(0, unsigned.numpy()), typed=(1, 2))
+    bounds = None
+    if small and y.is_const and y.bounds is not None and direction == "RIGHT":
+        bounds = (0, (2**bits - 1) >> y.bounds[0]) if y.bounds[0] or is_unsigned(x.dtype) else None
+    return ctx.result(value if is_unsigned(x.dtype) else ctx.build.cast(value, signed), eqn.aval, held, bounds)
+
+
+def _arithmetic(ctx: Any, x: Operand, y: Operand, bits: int, small: bool) -> ir.Value:
+    """Arithmetic right shift of a signed integer: of ``~x`` where x is negative, so that zeros come in, then back."""
+    unsigned = ir.DataType.from_numpy(np.dtype(f"uint{bits}"))
+    signed = ir.DataType.from_numpy(np.dtype(f"int{bits}"))
+    value, amount = ctx.value(x), ctx.build.cast(ctx.value(y), unsigned)
+    if not small:
+        inside = ctx.op("Less", amount, ctx.const(bits, unsigned.numpy()), to=_T.BOOL)
+        amount = ctx.op("Where", inside, amount, ctx.const(bits - 1, unsigned.numpy()), typed=(1, 2))
+    negative = ctx.op("Less", value, ctx.const(0, x.dtype), to=_T.BOOL)
+    magnitude = ctx.op("Where", negative, ctx.op("BitwiseNot", value), value, typed=(1, 2))
+    moved = ctx.op("BitShift", ctx.build.cast(magnitude, unsigned), amount, direction="RIGHT")
+    moved = ctx.build.cast(moved, signed)
+    return ctx.op("Where", negative, ctx.op("BitwiseNot", moved), moved, typed=(1, 2))
+
+
+@lowers("is_finite")
+def is_finite(ctx: Any, eqn: Any, x: Operand) -> Operand:
+    value = ctx.value(x)
+    bad = ctx.op("Or", ctx.op("IsInf", value, to=_T.BOOL), ctx.op("IsNaN", value, to=_T.BOOL))
+    return ctx.result(ctx.op("Not", bad), eqn.aval, x.held)
+
+
+@lowers("nextafter")
+def nextafter(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    from .decompositions import next_after
+
+    return ctx.trace_and_lower(next_after, x, y)[0]

@@ -1,0 +1,214 @@
+"""Counter-based random numbers as integer arithmetic: the same values as JAX for the same key."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx_ir as ir
+from jax import lax
+
+from .. import dims
+from ..dims import Shape
+from ..operand import Operand, inner_shape, is_key
+from ..registry import Refusal, lowers
+from .shape import typed
+
+_T = ir.DataType
+
+#: Rotation distances and key-schedule parity of Threefry-2x32 (Salmon et al., SC 2011).
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+_LOW_WORD = np.uint64(0xFFFFFFFF)
+
+
+@lowers("threefry2x32")
+def threefry2x32(ctx: Any, eqn: Any, *words: Operand) -> list[Operand]:
+    """Two words of key and two arrays of counters to two arrays of random words."""
+    wide = [ctx.build.cast(ctx.value(w), _T.UINT64) for w in words]
+    held = dims.broadcast(*(w.held for w in words))
+    first, second = _threefry(ctx, *wide)
+    return [
+        ctx.result(ctx.build.cast(v, _T.UINT32), aval, held) for v, aval in zip((first, second), eqn.avals, strict=True)
+    ]
+
+
+def _threefry(ctx: Any, k0: ir.Value, k1: ir.Value, x0: ir.Value, x1: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Twenty rounds on uint64 whose low words count; high words are cleared only where they would shift in."""
+    schedule = [k0, k1, ctx.op("BitwiseXor", ctx.op("BitwiseXor", k0, k1), ctx.const(np.uint64(_PARITY)))]
+    x0, x1 = ctx.op("Add", x0, k0), ctx.op("Add", x1, k1)
+    twice, mask = ctx.const(np.uint64((1 << 32) + 1)), ctx.const(_LOW_WORD)
+    for group in range(5):
+        for distance in _ROTATIONS[group % 2]:
+            x0 = ctx.op("Add", x0, x1)
+            # The word written twice, side by side: a plain shift then rotates it.
+            doubled = ctx.op("Mul", ctx.op("BitwiseAnd", x1, mask), twice)
+            turned = ctx.op("BitShift", doubled, ctx.const(np.uint64(32 - distance)), direction="RIGHT")
+            x1 = ctx.op("BitwiseXor", turned, x0)
+        x0 = ctx.op("Add", x0, schedule[(group + 1) % 3])
+        step = ctx.op("Add", schedule[(group + 2) % 3], ctx.const(np.uint64(group + 1)))
+        x1 = ctx.op("Add", x1, step)
+    return ctx.op("BitwiseAnd", x0, mask), ctx.op("BitwiseAnd", x1, mask)
+
+
+def _require_threefry(dtype: Any) -> None:
+    name = str(getattr(getattr(dtype, "_impl", None), "name", dtype))
+    if "fry" not in str(dtype) and "threefry" not in name:
+        raise Refusal(f"random keys of the kind {dtype}; use the default (threefry2x32)")
+
+
+def _bind_threefry(k0: Any, k1: Any, x0: Any, x1: Any) -> tuple[Any, Any]:
+    from jax.extend.core.primitives import threefry2x32_p
+
+    shape = jnp.broadcast_shapes(jnp.shape(k0), jnp.shape(x0))
+    k0, k1, x0, x1 = (jnp.broadcast_to(v, shape) for v in (k0, k1, x0, x1))
+    first, second = threefry2x32_p.bind(k0, k1, x0, x1)
+    return first, second
+
+
+def _counters(shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """The position of every element, as the high and the low word of 64 bits."""
+    count = np.arange(math.prod(shape), dtype=np.uint64).reshape(shape)
+    return np.uint32(count >> np.uint64(32)), np.uint32(count & _LOW_WORD)
+
+
+def _partitionable() -> bool:
+    return bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
+
+
+def _words(key: Operand) -> Operand:
+    """A key array as the uint32 words that store it."""
+    shape = (*key.shape, *inner_shape(key.dtype))
+    if key.const is not None:
+        from ..operand import constant, stored_array
+
+        return constant(stored_array(key.const))
+    return Operand(shape, np.dtype(np.uint32), shape, key.value)
+
+
+def _key_result(ctx: Any, eqn: Any, words: Operand) -> Operand:
+    return ctx.result(ctx.full(words), typed(tuple(eqn.aval.shape), eqn.aval.dtype))
+
+
+def _static(shape: Shape) -> tuple[int, ...]:
+    if not dims.is_static(shape):
+        raise Refusal("random numbers of a dynamic shape")
+    return tuple(shape)
+
+
+def _random_words(k0: Any, k1: Any, batch: int, shape: tuple[int, ...], bits: int) -> Any:
+    """``shape`` random integers for every key of a batch."""
+    k0, k1 = (jnp.reshape(k, (*k.shape, *(1,) * len(shape))) for k in (k0, k1))
+    if _partitionable():
+        high, low = _counters(shape)
+        first, second = _bind_threefry(k0, k1, *(jnp.reshape(c, (*(1,) * batch, *shape)) for c in (high, low)))
+        if bits == 64:
+            return lax.shift_left(first.astype(jnp.uint64), np.uint64(32)) | second.astype(jnp.uint64)
+        return (first ^ second).astype(jnp.dtype(f"uint{bits}"))
+    return _sequential_words(k0, k1, batch, shape, bits)
+
+
+def _sequential_words(k0: Any, k1: Any, batch: int, shape: tuple[int, ...], bits: int) -> Any:
+    """The older arrangement: counters in two halves, results one behind the other."""
+    size = math.prod(shape)
+    needed = -(-bits * size // 32)
+    count = np.arange(needed + needed % 2, dtype=np.uint32)
+    count[needed:] = 0
+    half = len(count) // 2
+    lead = jnp.shape(k0)[:batch]
+    k0, k1 = (jnp.reshape(k, (*lead, 1)) for k in (k0, k1))
+    first, second = _bind_threefry(
+        k0, k1, count[:half].reshape((1,) * batch + (-1,)), count[half:].reshape((1,) * batch + (-1,))
+    )
+    flat = jnp.concatenate([first, second], axis=-1)[..., :needed]
+    if bits == 64:
+        pairs = (flat[..., : needed // 2], flat[..., needed // 2 :])
+        flat = lax.shift_left(pairs[0].astype(jnp.uint64), np.uint64(32)) | pairs[1].astype(jnp.uint64)
+    elif bits < 32:
+        parts = [lax.shift_right_logical(flat, np.uint32(bits * k)) for k in range(32 // bits)]
+        mask = np.uint32((1 << bits) - 1)
+        flat = jnp.stack([p & mask for p in parts], axis=-1).reshape((*lead, -1))[..., :size]
+        flat = flat.astype(jnp.dtype(f"uint{bits}"))
+    return jnp.reshape(flat, (*lead, *shape))
+
+
+@lowers("random_bits", note="threefry keys")
+def random_bits(ctx: Any, eqn: Any, key: Operand) -> Operand:
+    _require_threefry(key.dtype)
+    shape, bits = _static(tuple(eqn.params["shape"])), eqn.params["bit_width"]
+    batch = key.rank
+    with jax.enable_x64(bits == 64 or bool(jax.config.jax_enable_x64)):  # type: ignore[attr-defined]
+        return ctx.trace_and_lower(lambda w: _random_words(w[..., 0], w[..., 1], batch, shape, bits), _words(key))[0]
+
+
+@lowers("random_split", note="threefry keys")
+def random_split(ctx: Any, eqn: Any, key: Operand) -> Operand:
+    _require_threefry(key.dtype)
+    shape, batch = _static(tuple(eqn.params["shape"])), key.rank
+
+    def function(w: Any) -> Any:
+        k0, k1 = (jnp.reshape(w[..., k], (*w.shape[:-1], *(1,) * len(shape))) for k in (0, 1))
+        if _partitionable():
+            high, low = _counters(shape)
+            return jnp.stack(_bind_threefry(k0, k1, *(c.reshape((1,) * batch + shape) for c in (high, low))), axis=-1)
+        words = _sequential_words(k0, k1, batch, (math.prod(shape) * 2,), 32)
+        return jnp.reshape(words, (*w.shape[:-1], *shape, 2))
+
+    return _key_result(ctx, eqn, ctx.trace_and_lower(function, _words(key))[0])
+
+
+@lowers("random_fold_in", note="threefry keys")
+def random_fold_in(ctx: Any, eqn: Any, key: Operand, data: Operand) -> Operand:
+    _require_threefry(key.dtype)
+
+    def function(w: Any, d: Any) -> Any:
+        low = d.astype(jnp.uint32)
+        return jnp.stack(_bind_threefry(w[..., 0], w[..., 1], jnp.zeros_like(low), low), axis=-1)
+
+    return _key_result(ctx, eqn, ctx.trace_and_lower(function, _words(key), data)[0])
+
+
+@lowers("random_seed", note="threefry keys")
+def random_seed(ctx: Any, eqn: Any, seeds: Operand) -> Operand:
+    _require_threefry(eqn.aval.dtype)
+    wide = np.dtype(seeds.dtype).itemsize == 8
+
+    def function(s: Any) -> Any:
+        low = s.astype(jnp.uint32)
+        high = jnp.zeros_like(low)
+        if wide:
+            high = lax.shift_right_logical(s, jnp.asarray(32, s.dtype)).astype(jnp.uint32)
+        return jnp.stack([high, low], axis=-1)
+
+    return _key_result(ctx, eqn, ctx.trace_and_lower(function, seeds)[0])
+
+
+@lowers("rng_uniform", note="a fixed sequence: a file has no state")
+def rng_uniform(ctx: Any, eqn: Any, low: Operand, high: Operand) -> Operand:
+    """XLA draws from a generator with hidden state; the file draws the same numbers on every run."""
+    shape = _static(tuple(eqn.params["shape"]))
+    zero = np.zeros(2, np.uint32)
+
+    def function(a: Any, b: Any) -> Any:
+        words = _random_words(jnp.asarray(zero[0]), jnp.asarray(zero[1]), 0, shape, 32)
+        if jnp.issubdtype(a.dtype, jnp.floating):
+            unit = lax.shift_right_logical(words, np.uint32(8)).astype(jnp.float32) * np.float32(2.0**-24)
+            return a + unit.astype(a.dtype) * (b - a)
+        return a + (words % (b - a).astype(jnp.uint32)).astype(a.dtype)
+
+    return ctx.trace_and_lower(function, low, high)[0]
+
+
+@lowers("random_clone")
+def random_clone(ctx: Any, eqn: Any, key: Operand) -> Operand:
+    if not is_key(key.dtype):
+        raise Refusal("a clone of what is no key")
+    return key
+
+
+#: Multipliers and key increments of Philox-4x32 (Salmon et al., SC 2011).
+_PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_PHILOX_WEYL = (0x9E3779B9, 0xBB67AE85)
