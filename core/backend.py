@@ -81,6 +81,11 @@ class Legality:
         return self.check(node) if self.check is not None else None
 
 
+def operation_of(node: Node) -> str:
+    """The key of ``node`` in a legality table: the name of its primitive, or ``composite:NAME``."""
+    return f"composite:{node.params['name']}" if node.name == "composite" else node.name
+
+
 @dataclasses.dataclass(frozen=True)
 class Illegal:
     """An operation that a backend does not take."""
@@ -112,17 +117,25 @@ class LegalityTable(Mapping[str, Legality]):
     def problems(self, program: Program) -> list[Illegal]:
         """Every operation of ``program`` that the table does not allow, with the user's source lines.
 
-        Operations in ``opened`` are looked into: their bodies must be legal, they themselves need no row.
+        Operations in ``opened`` are looked into: their bodies must be legal, they themselves need no row. A composite
+        that has a row is taken whole, whatever is in its body.
         """
         found = []
-        for region in Graph(program.jaxpr).walk():
-            for node in region.nodes():
-                if node.name in self.opened:
-                    continue
-                row = self._rows.get(node.name)
-                reason = f"{node.name} is not supported" if row is None else row.problem(node)
+        graph = Graph(program.jaxpr)
+        pending, seen = [graph], {id(graph)}
+        while pending:
+            for node in pending.pop().nodes():
+                operation = operation_of(node)
+                row = self._rows.get(operation)
+                reason = None if row is None else row.problem(node)
+                if row is None and node.name not in self.opened:
+                    reason = f"{operation} is not supported"
                 if reason is not None:
-                    found.append(Illegal(node.name, node.where, reason))
+                    found.append(Illegal(operation, node.where, reason))
+                if row is None or node.name != "composite":
+                    inner = [region for region in node.regions.values() if id(region) not in seen]
+                    seen.update(map(id, inner))
+                    pending.extend(inner)
         return found
 
     def require(self, program: Program, backend: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from . import options
@@ -127,9 +127,17 @@ class RewritePass(GraphPass):
     def own_rules(cls) -> Sequence[Rule]:
         """The rules that come with the pass."""
 
+    def known_rules(self, context: PassContext) -> list[Rule]:
+        """Every rule there is: those of the pass, then those that plugins add."""
+        return [*self.own_rules(), *context.registry.rules_for(self.name)]
+
+    def regions(self, graph: Graph) -> Iterator[Graph]:
+        """Where the rules are applied: everywhere, inner regions first."""
+        return graph.walk()
+
     def rules(self, context: PassContext) -> list[Rule]:
-        """The rules of this run: own and contributed, minus those that options or the permitted numerics exclude."""
-        known = {rule.name: rule for rule in (*self.own_rules(), *context.registry.rules_for(self.name))}
+        """The rules of this run: the known ones, minus those that options or the permitted numerics exclude."""
+        known = {rule.name: rule for rule in self.known_rules(context)}
         for name in (*self.only, *self.skip):
             if name not in known:
                 raise UsageError(f"pass {self.name!r} has no rule {name!r}", hint=options.suggestion(name, known))
@@ -142,10 +150,10 @@ class RewritePass(GraphPass):
         ]
 
     def apply(self, graph: Graph, context: PassContext) -> bool:
-        """Applies the rules to every region, inner ones first."""
+        """Applies the rules to every region."""
         index = RuleIndex(self.rules(context))
         changed = False
-        for region in graph.walk():
+        for region in self.regions(graph):
             changed |= rewrite(region, index, context.log)
         return changed
 

@@ -10,6 +10,7 @@ is wanted, broadcasts. Operands of commutative primitives match in either order.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -207,9 +208,24 @@ class Op(Pattern):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Either(Pattern):
-    """The first of several patterns that matches; on backtracking, the next."""
+    """The first of several patterns that matches; on backtracking, the next. A choice of operations can be a root."""
 
     choices: tuple[Pattern, ...]
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the primitives at the roots of the choices."""
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(c.names for c in self._operations())))
+
+    def matches_node(self, node: Node, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
+        """As `matches`, for a node."""
+        return itertools.chain.from_iterable(c.matches_node(node, bindings, attempt, depth) for c in self._operations())
+
+    def _operations(self) -> Iterator[Op | Either]:
+        for choice in self.choices:
+            if not isinstance(choice, Op | Either):
+                raise TypeError(f"{type(choice).__name__} is no operation, and cannot be the root of a rule")
+            yield choice
 
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         return itertools.chain.from_iterable(c.matches(value, bindings, attempt, depth) for c in self.choices)

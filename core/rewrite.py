@@ -15,7 +15,7 @@ import numpy as np
 from .errors import PassError, XlapassError
 from .graph import Graph
 from .node import Node, Value
-from .patterns import Attempt, Bindings, Op, Var
+from .patterns import Attempt, Bindings, Either, Op, Var
 
 Numerics = Literal["exact", "reassociating", "lossy"]
 """What a change may do to results: nothing (bit for bit), float rounding only, or more (precision, quantization)."""
@@ -56,7 +56,7 @@ class Rule:
 
     Attributes:
       name: unique in its pass, in kebab-case.
-      pattern: what to look for; its root is an operation.
+      pattern: what to look for; its root is an operation, or a choice of operations.
       replacement: a plain JAX function whose parameters are named after pattern variables (a parameter named ``match``
         gets the `Match`, for static facts), or a pattern variable whose value takes the root's place.
       check: see `Check`; None accepts every match.
@@ -65,7 +65,7 @@ class Rule:
     """
 
     name: str
-    pattern: Op
+    pattern: Op | Either
     replacement: Callable[..., Any] | Var
     check: Check | None = None
     numerics: Numerics = "exact"
@@ -169,7 +169,7 @@ class RuleIndex:
         return self._by_root.get(node.name, ())
 
 
-def find(graph: Graph, pattern: Op) -> list[Match]:
+def find(graph: Graph, pattern: Op | Either) -> list[Match]:
     """Every match of ``pattern`` in one graph, without rewriting; at most one per node."""
     found = []
     for node in graph.nodes():
