@@ -60,6 +60,7 @@ def export_with_trees(program: Program, platform: str) -> Any:
     Where the structures hold a user's own pytree classes, which `jax.export` cannot write, the flat function is
     exported.
     """
+    program = open_composites(program) if program.is_symbolic else program
     flat_function = program.flat_function
     arguments = jax.tree_util.tree_unflatten(program.in_tree, program.input_specs())
 

@@ -124,7 +124,10 @@ class Program:
     @functools.cached_property
     def _evaluate(self) -> Callable[..., Any]:
         if self.exported is None and self.is_symbolic:
-            exported = jax.export.export(jax.jit(self.flat_function))(*self.input_specs())
+            from .lowering import open_composites  # that module needs this one
+
+            flat_function = open_composites(self).flat_function
+            exported = jax.export.export(jax.jit(flat_function))(*self.input_specs())
             return jax.jit(lambda _, *flat: list(exported.call(*flat)))
         return jax.jit(self.function_of_constants)
 
