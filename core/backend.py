@@ -46,6 +46,10 @@ class Artifact(abc.ABC):
     def executable(self, **options: Any) -> Executable:
         """Loads the artifact into its real runtime."""
 
+    def obstacle(self) -> str | None:
+        """Why the artifact cannot run on this machine, for lack of a device; None when it can."""
+        return None
+
     def stage(self, name: str) -> str:
         """The text of a stage on the way to the artifact, such as ``stablehlo``; see `Backend.stages`."""
         raise UsageError(f"{type(self).__name__} has no stage {name!r}")

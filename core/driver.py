@@ -154,14 +154,16 @@ def optimize(
     numerics: Numerics = "lossy",
     verify: Verify = "structure",
     instruments: Sequence[Instrument] = (),
+    explain: Iterable[str] = (),
 ) -> Program:
-    """Runs the passes of a plan over a program."""
+    """Runs the passes of a plan over a program; ``explain`` names rules whose near misses the rewrite logs keep."""
     manager = PassManager(
         chosen.pipeline,
         registry=chosen.registry,
         target=chosen.target,
         numerics=numerics,
         instruments=[PermittedNumerics(numerics), *instruments, *verifiers(verify)],
+        explain=explain,
         pipeline_name=chosen.name,
     )
     return manager.run(program)

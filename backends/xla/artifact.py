@@ -76,6 +76,10 @@ class XlaArtifact(Artifact):
         except RuntimeError:
             return False
 
+    def obstacle(self) -> str | None:
+        """Names the platform that is not here."""
+        return None if self.has_device else f"this machine has no {self.target.platform} device"
+
     @property
     def embeds(self) -> bool:
         """Whether constants become literals."""
