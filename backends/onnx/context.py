@@ -267,12 +267,26 @@ class Context:
         lowering = self.lowerings.get(name)
         try:
             if lowering is None:
-                raise Refusal("the ONNX backend does not know this primitive")
-            results = lowering.function(self, equation_view(eqn, wanted), *operands)
+                results = self._own_implementation(eqn, operands)
+            else:
+                results = lowering.function(self, equation_view(eqn, wanted), *operands)
         except Refusal as error:
             self.problems.append(Problem(name, self.build.source or "unknown line", str(error)))
             return [self.stand_in(v.aval) for v in eqn.outvars]
         return list(results) if isinstance(results, list | tuple) else [results]
+
+    def _own_implementation(self, eqn: Any, operands: list[Operand]) -> list[Operand]:
+        """Lowers a primitive of somebody else's by the JAX function that it names as its implementation."""
+        implementation, name = eqn.primitive.impl, eqn.primitive.name
+        specs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
+        try:
+            with x64_for([x.dtype for x in operands]):
+                closed = jax.make_jaxpr(lambda *args: implementation(*args, **eqn.params))(*specs)
+        except Exception as error:  # somebody else's code: whatever it raises, the primitive cannot be opened
+            raise Refusal("the ONNX backend does not know this primitive") from error
+        if any(e.primitive.name == name for e in closed.jaxpr.eqns):
+            raise Refusal("the ONNX backend does not know this primitive")
+        return self.lower_closed(closed, operands)
 
     def stand_in(self, aval: Any) -> Operand:
         """An operand of the right type without a meaning: stands for the result of an equation that was refused."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from jax import lax
 
 from .. import dims
 from ..context import as_array
@@ -209,11 +210,14 @@ def while_(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
         value, operand = _formal(ctx, "carry", var.aval)
         formals.append(value)
         states.append(operand)
-    first = ctx.full(ctx.lower_closed(cond, [*cond_consts, *carry])[0])
+    first = _any(ctx, ctx.lower_closed(cond, [*cond_consts, *carry])[0])
     step, alive = ctx.build.input("step", _T.INT64, []), ctx.build.input("alive", _T.BOOL, [])
     with ctx.build.body() as nodes:
         new = ctx.lower_closed(body, [*body_consts, *states])
-        again = ctx.full(ctx.lower_closed(cond, [*cond_consts, *new])[0])
+        if cond.jaxpr.outvars[0].aval.shape:
+            going = ctx.lower_closed(cond, [*cond_consts, *states])[0]
+            new = [_keep_finished(ctx, going, a, b) for a, b in zip(new, states, strict=True)]
+        again = _any(ctx, ctx.lower_closed(cond, [*cond_consts, *new])[0])
         outputs = [ctx.full(x) for x in new]
     graph = ctx.build.graph("while", [step, alive, *formals], [again, *outputs], nodes)
     if not outputs:
@@ -230,6 +234,22 @@ def while_(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
     )
     result = result if isinstance(result, tuple) else (result,)
     return [ctx.result(v, typed(tuple(a.shape), a.dtype)) for v, a in zip(result, eqn.avals, strict=True)]
+
+
+def _any(ctx: Any, test: Operand) -> ir.Value:
+    """Whether any element of a batched condition holds."""
+    value = ctx.full(test)
+    return value if not test.shape else ctx.op("ReduceMax", value, keepdims=0, typed=(0,))
+
+
+def _keep_finished(ctx: Any, going: Operand, new: Operand, old: Operand) -> Operand:
+    """Elements of a batch whose own condition no longer holds keep their value."""
+
+    def select(test: Any, a: Any, b: Any) -> Any:
+        test = lax.broadcast_in_dim(test, a.shape, range(test.ndim))
+        return lax.select(test, a, b)
+
+    return ctx.trace_and_lower(select, going, new, old)[0]
 
 
 @lowers("cond")

@@ -73,12 +73,6 @@ def _float_to_integer(ctx: Any, value: ir.Value, old: Any, new: Any) -> ir.Value
     info = np.iinfo(np.dtype(new))
     if np.dtype(old).itemsize < 4:
         value, old = ctx.build.cast(value, _T.FLOAT), np.dtype(np.float32)
-    if info.bits < 32 or not ctx.strict_casts:
-        if info.bits < 32:
-            low, high = ctx.const(info.min, old), ctx.const(info.max, old)
-            value = ctx.op("Clip", value, low, high)
-            return ctx.build.cast(ctx.build.cast(value, _T.INT32), stored_type(new))
-        return ctx.build.cast(value, stored_type(new))
     return ctx.build.cast(value, stored_type(new))
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from .. import dims
 from ..operand import Bounds, Operand, constant, is_bool, is_complex, is_float, is_integer, is_unsigned
 from ..registry import Refusal, lowers
+from . import decompositions
 
 _T = ir.DataType
 
@@ -423,6 +424,15 @@ def is_finite(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 @lowers("nextafter")
 def nextafter(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
-    from .decompositions import next_after
+    return ctx.trace_and_lower(decompositions.next_after, x, y)[0]
 
-    return ctx.trace_and_lower(next_after, x, y)[0]
+
+@lowers("lt_to", "le_to", "eq_to", note="every NaN counts as positive")
+def total_order(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+    """Comparison in the total order of floats: -0 before 0, NaN last."""
+    function = {
+        "lt_to": decompositions.before,
+        "le_to": lambda a, b: ~decompositions.before(b, a),
+        "eq_to": lambda a, b: ~(decompositions.before(a, b) | decompositions.before(b, a)),
+    }[eqn.primitive]
+    return ctx.trace_and_lower(function, x, y)[0]

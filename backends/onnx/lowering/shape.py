@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from jax import lax
 
 from .. import dims
 from ..dims import Shape
 from ..operand import Operand, constant, inner_shape, is_integer, is_key
-from ..registry import Refusal, lowers
+from ..registry import Refusal, decomposes, lowers
 
 _T = ir.DataType
 
@@ -24,12 +26,12 @@ def broadcast_in_dim(ctx: Any, eqn: Any, x: Operand, *dynamic: Operand) -> Opera
     shape = tuple(eqn.aval.shape)
     target: list[Any] = [1] * len(shape)
     for source, axis in zip(x.padded, eqn.params["broadcast_dimensions"], strict=True):
-        target[axis] = source
+        target[int(axis)] = source
     held = _strip(tuple(target))
     if _strip(x.held) == held and len(x.held) <= len(shape):
         held = x.held
     moved = ctx.reheld(x, held)
-    iota = None if x.iota is None else eqn.params["broadcast_dimensions"][x.iota]
+    iota = None if x.iota is None else int(eqn.params["broadcast_dimensions"][x.iota])
     return Operand(shape, x.dtype, held, moved.value, moved.const, x.bounds, iota, *_index_facts(x, shape, moved))
 
 
@@ -49,8 +51,9 @@ def _strip(shape: Shape) -> Shape:
 
 @lowers("reshape")
 def reshape(ctx: Any, eqn: Any, x: Operand, *dynamic: Operand) -> Operand:
-    if eqn.params.get("dimensions") is not None:
-        raise Refusal("a reshape that permutes its input first is not expected in a traced program")
+    order = eqn.params.get("dimensions")
+    if order is not None:
+        x = permute(ctx, x, tuple(int(k) for k in order))
     return reshape_to(ctx, eqn.aval, x)
 
 
@@ -274,8 +277,6 @@ def _spread(
 
 def _pad_pairs(ctx: Any, eqn: Any, x: Operand, filler: Operand) -> Operand:
     """Complex padding: both parts separately."""
-    from jax import lax
-
     if is_key(x.dtype):
         raise Refusal("padding of random keys")
     config = eqn.params["padding_config"]
@@ -330,3 +331,35 @@ def split(ctx: Any, eqn: Any, x: Operand) -> list[Operand]:
 def tile(ctx: Any, eqn: Any, x: Operand) -> Operand:
     repeats = tuple(eqn.params["reps"]) + (1,) * len(inner_shape(x.dtype))
     return ctx.result(ctx.op("Tile", ctx.full(x), ctx.shape(repeats), typed=(0,)), eqn.aval, bounds=x.bounds)
+
+
+@lowers("stack")
+def stack(ctx: Any, eqn: Any, *operands: Operand) -> Operand:
+    axis = eqn.params["axis"] % len(eqn.aval.shape)
+    if len(operands) == 1:
+        return reshape_to(ctx, eqn.aval, operands[0])
+    parts = []
+    for x in operands:
+        shape = (*x.shape[:axis], 1, *x.shape[axis:])
+        held = (*x.padded[:axis], 1, *x.padded[axis:])
+        moved = ctx.reheld(x, held) if x.held else x
+        parts.append(Operand(shape, x.dtype, moved.held, moved.value, moved.const, x.bounds))
+    joined = dataclasses.replace(eqn, params={"dimension": axis})
+    return concatenate(ctx, joined, *parts)
+
+
+@decomposes("unstack")
+def unstack(x: Any, *, axis: int, **_: Any) -> list[Any]:
+    return [lax.index_in_dim(x, k, axis, keepdims=False) for k in range(x.shape[axis])]
+
+
+@decomposes("broadcast_to")
+def broadcast_to(x: Any, *, shape: Any, **_: Any) -> Any:
+    return lax.broadcast_in_dim(x, shape, range(len(shape) - x.ndim, len(shape)))
+
+
+@lowers("dimension_size")
+def dimension_size(ctx: Any, eqn: Any, x: Operand) -> Operand:
+    dim = x.shape[eqn.params["dimension"]]
+    value = ctx.build.cast(ctx.dim_scalar(dim), ir.DataType.from_numpy(np.dtype(eqn.aval.dtype)))
+    return ctx.result(value, eqn.aval, dim=dim)
