@@ -7,7 +7,8 @@ Everything else in xlapass uses JAX's public API.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,6 +18,13 @@ from jax._src import effects as _effects
 from jax._src import source_info_util as _source_info_util
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax.extend import core as jex_core
+
+_ROOT = os.path.dirname(os.path.dirname(__file__))
+_OWN_FILES = (
+    *(os.path.join(_ROOT, folder, "") for folder in ("core", "passes", "backends", "plugins", "cli")),
+    os.path.join(_ROOT, "testing.py"),
+)
+"""Not the whole of the root: in a checkout, tests and examples lie below it too."""
 
 
 def eval_jaxpr(jaxpr: jex_core.Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
@@ -91,14 +99,16 @@ def in_eqn_context(ctx: Any) -> AbstractContextManager[None]:
 
 def user_location(source_info: Any) -> str | None:
     """``file.py:12 (function)`` for the innermost frame of the user's own code, or None."""
-    for frame in _source_info_util.user_frames(source_info.traceback):
-        return f"{frame.file_name}:{frame.start_line} ({frame.function_name})"
+    for file, line, function in user_frames(source_info):
+        return f"{file}:{line} ({function})"
     return None
 
 
-def user_frames(source_info: Any) -> list[tuple[str, int, str]]:
-    """``(file, line, function)`` of the user's frames, innermost first."""
-    return [(f.file_name, f.start_line, f.function_name) for f in _source_info_util.user_frames(source_info.traceback)]
+def user_frames(source_info: Any) -> Iterator[tuple[str, int, str]]:
+    """``(file, line, function)`` of the user's frames, innermost first: neither JAX's own nor ours."""
+    for frame in _source_info_util.user_frames(source_info.traceback):
+        if not frame.file_name.startswith(_OWN_FILES):
+            yield frame.file_name, frame.start_line, frame.function_name
 
 
 def is_unspecified_sharding(sharding: Any) -> bool:
