@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,12 @@ SYMBOLIC_SIZE = 3
 
 SPECIAL_FLOATS = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan)
 """Where identities that hold for ordinary numbers break."""
+
+SPECIAL_ROUNDS = len(SPECIAL_FLOATS) + 1
+"""With so many sets of inputs, every element of every input takes every special value, and an ordinary one, once."""
+
+FEW_ELEMENTS = 4096
+"""Programs with more elements in their inputs get one set of special values: each then stands somewhere anyway."""
 
 
 def verification_inputs(program: Program, *, special: bool, seed: int = 0) -> list[tuple[str, list[Any]]]:
@@ -40,9 +47,13 @@ def verification_inputs(program: Program, *, special: bool, seed: int = 0) -> li
         sets.append(("random inputs", [_draw(a, s, rng, "normal") for a, s in _shapes(program)]))
     if has_unbounded_loop(program.jaxpr.jaxpr):
         return sets
-    kinds = ["zeros", "magnitudes", *(["special"] if special else [])]
-    for kind in kinds:
+    for kind in ("zeros", "magnitudes"):
         sets.append((f"{kind} inputs", [_draw(a, s, rng, kind) for a, s in _shapes(program)]))
+    if special:
+        rounds = [_special_rounds(a, s, rng) for a, s in _shapes(program)]
+        few = sum(math.prod(s) for _, s in _shapes(program)) <= FEW_ELEMENTS
+        for index in range(SPECIAL_ROUNDS if few else 1):
+            sets.append((f"special inputs {index}", [arrays[index] for arrays in rounds]))
     return sets
 
 
@@ -77,7 +88,7 @@ def _draw(aval: Any, shape: tuple[int, ...], rng: np.random.Generator, kind: str
     if dtype == np.bool_:
         return rng.integers(0, 2, shape).astype(bool)
     if jnp.issubdtype(dtype, jnp.integer):
-        return _integers(dtype, shape, rng, kind)
+        return rng.integers(0, min(int(jnp.iinfo(dtype).max), 8), shape).astype(dtype)
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return (_floats(shape, rng, kind) + 1j * _floats(shape, rng, kind)).astype(dtype)
     with np.errstate(over="ignore"):
@@ -88,17 +99,32 @@ def _key_impl(dtype: Any) -> str:
     return str(dtype._impl.name)
 
 
-def _integers(dtype: Any, shape: tuple[int, ...], rng: np.random.Generator, kind: str) -> Any:
-    info = jnp.iinfo(dtype)
-    if kind == "special":
-        return rng.choice(np.array([info.min, info.max, 0, 1, info.max // 2], dtype=np.int64).astype(dtype), shape)
-    return rng.integers(0, min(int(info.max), 8), shape).astype(dtype)
-
-
 def _floats(shape: tuple[int, ...], rng: np.random.Generator, kind: str) -> np.ndarray[Any, Any]:
     values = rng.standard_normal(shape)
-    if kind == "magnitudes":
-        return np.asarray(values * 10.0 ** rng.integers(-3, 3, shape))
-    if kind == "special":
-        return np.asarray(np.where(rng.random(shape) < 0.5, rng.choice(SPECIAL_FLOATS, shape), values))
-    return np.asarray(values)
+    return np.asarray(values * 10.0 ** rng.integers(-3, 3, shape) if kind == "magnitudes" else values)
+
+
+def _special_rounds(aval: Any, shape: tuple[int, ...], rng: np.random.Generator) -> list[Any]:
+    """One array per round: each element goes through the special values of its type in an order of its own."""
+    pool = _special_values(aval.dtype)
+    if pool is None:
+        return [_draw(aval, shape, rng, "normal") for _ in range(SPECIAL_ROUNDS)]
+    orders = rng.permuted(np.tile(np.arange(SPECIAL_ROUNDS), (*shape, 1)), axis=-1)
+    with np.errstate(over="ignore"):
+        rounds = [np.asarray(_draw(aval, shape, rng, "normal")) for _ in range(SPECIAL_ROUNDS)]
+        for index, array in enumerate(rounds):
+            order = orders[..., index]
+            special = order < len(pool)
+            rounds[index] = np.where(special, pool[np.minimum(order, len(pool) - 1)], array).astype(aval.dtype)
+    return rounds
+
+
+def _special_values(dtype: Any) -> np.ndarray[Any, Any] | None:
+    """At most one fewer than there are rounds; None for types that have none."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        info = jnp.iinfo(dtype)
+        values = [info.min, info.max, info.max // 2, 0, 1, 2, *([-1] if info.min else [])]
+        return np.array([int(v) for v in values], dtype=np.int64 if info.min else np.uint64).astype(dtype)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return np.array(SPECIAL_FLOATS) * (1 + 1j)
+    return np.array(SPECIAL_FLOATS) if jnp.issubdtype(dtype, jnp.floating) else None
