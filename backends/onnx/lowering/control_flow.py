@@ -141,7 +141,7 @@ class _ScanCall:
         result = ctx.op(
             "Loop",
             ctx.dim_scalar(length),
-            None,
+            None if self.keep else ctx.const(True),
             *(ctx.full(self.carry[k]) for k in self.keep),
             n=len(outputs),
             to=tuple(v.dtype for v in outputs),

@@ -81,18 +81,20 @@ def cbrt(x: Array, **_: Any) -> Array:
     return lax.sign(x) * root
 
 
+def _is_negative(x: Array) -> Array:
+    """Whether the sign bit is set (NaN aside): the reciprocal shows it for zeros."""
+    return (x < 0) | ((x == 0) & (1 / x < 0))
+
+
 @decomposes("atan2")
 def atan2(y: Array, x: Array, **_: Any) -> Array:
     """The angle of the point (x, y), with the IEEE results on the axes and at infinity."""
-    pi = math.pi
-    both_infinite = jnp.isinf(x) & jnp.isinf(y)
-    ratio = jnp.where(both_infinite, lax.sign(x) * lax.sign(y), y / jnp.where(x == 0, _is(x, 1), x))
-    angle = jnp.where(x == 0, lax.sign(y) * (pi / 2), lax.atan(ratio))
-    negative_zero_y = (y == 0) & (1 / jnp.where(y == 0, y, _is(y, 1)) < 0)
-    side = jnp.where((y < 0) | negative_zero_y, _is(x, -pi), _is(x, pi))
-    behind = (x < 0) | ((x == 0) & (1 / jnp.where(x == 0, x, _is(x, 1)) < 0) & (y == 0))
-    flat = jnp.where(y == 0, y, angle)
-    return jnp.where(behind, jnp.where(y == 0, side, angle + side * (x < 0)), flat) + (x + y) * 0 * jnp.isnan(x + y)
+    a, b = lax.abs(y), lax.abs(x)
+    infinite = jnp.isinf(a) & jnp.isinf(b)
+    ratio = jnp.where(infinite | ((a == 0) & (b == 0)), jnp.where(infinite, 1.0, 0.0).astype(x.dtype), a / b)
+    angle = lax.atan(ratio)
+    angle = jnp.where(_is_negative(x), math.pi - angle, angle)
+    return jnp.where(_is_negative(y), -angle, angle)
 
 
 def logistic(x: Array) -> Array:

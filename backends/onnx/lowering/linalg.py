@@ -391,6 +391,36 @@ def symmetric_product(a: Any, c: Any, *, alpha: Any, beta: Any, **_: Any) -> Any
     return alpha * a @ jnp.swapaxes(a, -1, -2) + beta * c
 
 
+@decomposes("hessenberg", note="Householder, a loop over columns")
+def hessenberg(x: Any, **_: Any) -> Any:
+    _static(x)
+    _real(x, "a Hessenberg reduction")
+    return _batched(_hessenberg)(x)
+
+
+def _hessenberg(a: Any) -> Any:
+    """LAPACK's form: the reflectors below the first subdiagonal, their factors apart."""
+    n = a.shape[-1]
+    rows = jnp.arange(n)
+
+    def column(k: Any, state: Any) -> Any:
+        a, taus = state
+        x = _column(a, k)
+        head, tail = _row(x, jnp.minimum(k + 1, n - 1)), jnp.where(rows > k + 1, x, 0)
+        rest = jnp.sum(tail * tail)
+        trivial = rest == 0
+        beta = -jnp.where(head >= 0, 1, -1).astype(a.dtype) * jnp.sqrt(head * head + rest)
+        tau = jnp.where(trivial, 0, (beta - head) / jnp.where(beta == 0, 1, beta))
+        v = jnp.where(rows == k + 1, 1, tail / jnp.where(trivial, 1, head - beta))
+        left = a - tau * v[:, None] * (v @ a)[None, :]
+        both = left - tau * (left @ v)[:, None] * v[None, :]
+        packed = jnp.where(rows > k + 1, v, jnp.where(rows == k + 1, jnp.where(trivial, head, beta), x))
+        moved = jnp.where((rows > k)[None, :], both, a)
+        return jnp.where((rows == k)[None, :], packed[:, None], moved), taus + tau * _unit(max(n - 1, 0), k, a.dtype)
+
+    return list(lax.fori_loop(0, max(n - 1, 0), column, (a, jnp.zeros(max(n - 1, 0), a.dtype))))
+
+
 refuses("eig", reason="eigenvalues of general matrices have no ONNX form here")
-refuses("schur", "hessenberg", "tridiagonal", "geqp3", "ormqr", reason="this factorisation has no ONNX form here")
+refuses("schur", "tridiagonal", "geqp3", "ormqr", reason="this factorisation has no ONNX form here")
 refuses("cholesky_update", reason="the rank-one update of a factor has no ONNX form here")

@@ -13,7 +13,7 @@ from jax import lax
 
 from .. import dims
 from ..dims import Shape
-from ..operand import Operand, inner_shape, is_key
+from ..operand import Operand, constant, inner_shape, is_key, stored_array
 from ..registry import Refusal, lowers
 from .shape import typed
 
@@ -79,14 +79,13 @@ def _partitionable() -> bool:
     return bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
 
 
-def _words(key: Operand) -> Operand:
+def _words(ctx: Any, key: Operand) -> Operand:
     """A key array as the uint32 words that store it."""
-    shape = (*key.shape, *inner_shape(key.dtype))
+    inner = inner_shape(key.dtype)
     if key.const is not None:
-        from ..operand import constant, stored_array
-
         return constant(stored_array(key.const))
-    return Operand(shape, np.dtype(np.uint32), shape, key.value)
+    key = ctx.padded(key)
+    return Operand((*key.shape, *inner), np.dtype(np.uint32), (*key.held, *inner), key.value)
 
 
 def _key_result(ctx: Any, eqn: Any, words: Operand) -> Operand:
@@ -141,7 +140,7 @@ def random_bits(ctx: Any, eqn: Any, key: Operand) -> Operand:
     shape, bits = _static(tuple(eqn.params["shape"])), eqn.params["bit_width"]
     batch = key.rank
     with jax.enable_x64(bits == 64 or bool(jax.config.jax_enable_x64)):  # type: ignore[attr-defined]
-        return ctx.trace_and_lower(lambda w: _random_words(w[..., 0], w[..., 1], batch, shape, bits), _words(key))[0]
+        return ctx.trace_and_lower(lambda w: _random_words(w[..., 0], w[..., 1], batch, shape, bits), _words(ctx, key))[0]
 
 
 @lowers("random_split", note="threefry keys")
@@ -157,7 +156,7 @@ def random_split(ctx: Any, eqn: Any, key: Operand) -> Operand:
         words = _sequential_words(k0, k1, batch, (math.prod(shape) * 2,), 32)
         return jnp.reshape(words, (*w.shape[:-1], *shape, 2))
 
-    return _key_result(ctx, eqn, ctx.trace_and_lower(function, _words(key))[0])
+    return _key_result(ctx, eqn, ctx.trace_and_lower(function, _words(ctx, key))[0])
 
 
 @lowers("random_fold_in", note="threefry keys")
@@ -168,7 +167,7 @@ def random_fold_in(ctx: Any, eqn: Any, key: Operand, data: Operand) -> Operand:
         low = d.astype(jnp.uint32)
         return jnp.stack(_bind_threefry(w[..., 0], w[..., 1], jnp.zeros_like(low), low), axis=-1)
 
-    return _key_result(ctx, eqn, ctx.trace_and_lower(function, _words(key), data)[0])
+    return _key_result(ctx, eqn, ctx.trace_and_lower(function, _words(ctx, key), data)[0])
 
 
 @lowers("random_seed", note="threefry keys")
