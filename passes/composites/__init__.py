@@ -1,0 +1,1 @@
+"""Composites that come with xlapass: one file per operation or family."""

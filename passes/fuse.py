@@ -1,0 +1,67 @@
+"""`fuse`: recognise composites."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from ..core.composites import composites, kernel_names, used_elsewhere
+from ..core.graph import Graph
+from ..core.pass_ import PassContext, RewritePass
+from ..core.rewrite import Check, Match, Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Fuse(RewritePass):
+    """Turns operations that together mean one, such as GELU, into a composite that backends and kernels know.
+
+    The rules are those of the composites that plugins bring.
+
+    Attributes:
+      with_kernel: only composites for which a plugin brings a kernel on the target's platform.
+    """
+
+    name: ClassVar[str] = "fuse"
+
+    with_kernel: bool = False
+
+    @classmethod
+    def own_rules(cls) -> Sequence[Rule]:
+        """None: all come with composites."""
+        return ()
+
+    def known_rules(self, context: PassContext) -> list[Rule]:
+        """The rules of composites, and those that plugins add; each declines where it would compute something twice."""
+        rules = [*self._rules_of_composites(context), *super().known_rules(context)]
+        return [dataclasses.replace(rule, check=_also_unshared(rule.check)) for rule in rules]
+
+    def _rules_of_composites(self, context: PassContext) -> list[Rule]:
+        if not self.with_kernel:
+            return [rule for composite in composites(context.registry).values() for rule in composite.rules]
+        wanted = kernel_names(context.registry, context.target.platform) if context.target is not None else set()
+        if not wanted:
+            return []
+        known = composites(context.registry)
+        return [rule for name in sorted(wanted & known.keys()) for rule in known[name].rules]
+
+    def regions(self, graph: Graph) -> Iterator[Graph]:
+        """All but the bodies of composites, in which the same operations stand again."""
+        pending, seen, found = [graph], {id(graph)}, []
+        while pending:
+            region = pending.pop()
+            found.append(region)
+            for node in region.nodes():
+                if node.name != "composite":
+                    inner = [r for r in node.regions.values() if id(r) not in seen]
+                    seen.update(map(id, inner))
+                    pending.extend(inner)
+        return iter(reversed(found))
+
+
+def _also_unshared(check: Check | None) -> Check:
+    def both(match: Match) -> str | None:
+        reason = check(match) if check is not None else None
+        return reason if reason is not None else used_elsewhere(match)
+
+    return both

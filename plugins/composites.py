@@ -1,0 +1,40 @@
+"""The in-tree plugin of composites: the operations, the passes that find and lower them, and their places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..core.plugins import Entry, PhasePasses, hookimpl
+
+_XLA = ("cpu", "gpu")
+"""XLA knows no composites: those for which no plugin brings a kernel are neither looked for nor left."""
+
+
+@hookimpl
+def xlapass_passes() -> Mapping[str, Entry]:
+    """Finding composites, and getting rid of them."""
+    return {
+        "fuse": Entry("xlapass.passes.fuse:Fuse", "recognise operations that together mean one"),
+        "lower-composites": Entry(
+            "xlapass.passes.lower_composites:LowerComposites", "replace composites by kernels or decompositions"
+        ),
+    }
+
+
+@hookimpl
+def xlapass_composites() -> Mapping[str, Entry]:
+    """The operations of the package `xlapass.passes.composites`."""
+    return {
+        "xlapass.gelu": Entry("xlapass.passes.composites.gelu:GELU", "x * normal_cdf(x), exact or by tanh"),
+        "xlapass.silu": Entry("xlapass.passes.composites.silu:SILU", "x * sigmoid(x)"),
+        "xlapass.softmax": Entry("xlapass.passes.composites.softmax:SOFTMAX", "normalized exponentials"),
+    }
+
+
+@hookimpl
+def xlapass_phases() -> Sequence[PhasePasses]:
+    """Kernels that plugins bring for a CPU or GPU are used without being asked for."""
+    return [
+        PhasePasses("optimize", "fuse{with-kernel=true}", pipelines=_XLA),
+        PhasePasses("legalize", "lower-composites", pipelines=_XLA),
+    ]
