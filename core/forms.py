@@ -187,6 +187,11 @@ class Form:
         return f"{self.primitive}/{self.name}"
 
 
+def direct_form(primitive: jex_core.Primitive, cost: Callable[[Signature], float]) -> Form:
+    """The form that is the primitive itself, with what it costs."""
+    return Form(DIRECT, primitive.name, primitive.bind, lambda signature: None, cost, "exact")
+
+
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """The form picked for a signature.

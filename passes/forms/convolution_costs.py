@@ -1,0 +1,75 @@
+"""Costs of convolutions as XLA:CPU runs them, and of the loops that their forms are made of."""
+
+from __future__ import annotations
+
+import math
+
+from ...core.forms import Signature
+from . import costs
+from .geometry import Geometry, dilated, signature_geometry
+
+CONVOLUTION_FLOPS = 350e9
+"""The library's 2-D convolution over an image of enough positions."""
+
+KERNEL_BYTES_PER_SECOND = 15e9
+"""How fast the kernel is brought into the library's own order, at each call."""
+
+EIGEN_FLOPS = 60e9
+"""1-D and 3-D convolutions, which the library does not take."""
+
+GROUP_FLOPS = 20e9
+"""Convolutions with groups of features."""
+
+DEPTHWISE_OUTPUT_SECONDS = 12e-9
+DEPTHWISE_TAP_SECONDS = 0.65e-9
+"""Per output, and per tap of it, of a depthwise convolution: scalar code on one core."""
+
+BATCH_GROUP_TAP_SECONDS = 1e-9
+"""Per multiply-add of a convolution with batch groups."""
+
+
+def direct_seconds(signature: Signature) -> float:
+    """The primitive itself."""
+    shape = signature_geometry(signature)
+    outputs = shape.out_positions * shape.out_features
+    if shape.is_depthwise:
+        return outputs * (DEPTHWISE_OUTPUT_SECONDS + shape.taps * DEPTHWISE_TAP_SECONDS)
+    if shape.batch_groups > 1:
+        return shape.multiply_adds * BATCH_GROUP_TAP_SECONDS
+    return convolution_seconds(shape)
+
+
+def convolution_seconds(shape: Geometry, *, rank: int | None = None, groups: int | None = None) -> float:
+    """A convolution by XLA:CPU, as if it had ``rank`` spatial dimensions or ``groups`` separate parts."""
+    rank = shape.rank if rank is None else rank
+    weights = 4.0 * shape.taps * shape.group_features * shape.out_features
+    flops = 2.0 * shape.multiply_adds / math.prod(shape.lhs_dilation)
+    if groups is not None:
+        joined = shape.groups / groups
+        seconds = flops * joined / CONVOLUTION_FLOPS + weights * joined / KERNEL_BYTES_PER_SECOND
+        return seconds + groups * 2 * costs.KERNEL_SECONDS
+    if shape.groups > 1:
+        return flops / GROUP_FLOPS + costs.KERNEL_SECONDS
+    if rank != 2:
+        return flops / EIGEN_FLOPS + costs.KERNEL_SECONDS
+    depth = shape.taps * shape.group_features
+    rate = CONVOLUTION_FLOPS * min(1.0, depth / 64) ** 0.5
+    return costs.KERNEL_SECONDS + flops / rate + weights / KERNEL_BYTES_PER_SECOND
+
+
+def tap_sum_seconds(shape: Geometry) -> float:
+    """One loop over shifted slices, and the padding before it."""
+    operations = 2.0 * shape.multiply_adds
+    outputs = 4.0 * shape.out_positions * shape.out_features
+    return padding_seconds(shape) + costs.loop(2 * outputs, operations, width=shape.out_features)
+
+
+def padding_seconds(shape: Geometry) -> float:
+    """Padding the image, when it is padded."""
+    if not any(map(any, shape.padding)) and set(shape.lhs_dilation) == {1}:
+        return 0.0
+    sizes = (
+        dilated(size, up) + low + high
+        for size, up, (low, high) in zip(shape.image, shape.lhs_dilation, shape.padding, strict=True)
+    )
+    return costs.loop(8.0 * shape.batch * shape.in_features * math.prod(max(size, 0) for size in sizes))

@@ -1,0 +1,41 @@
+"""The static cost model: seconds on the reference machine, two cores of an AVX-512 server.
+
+The figures are fitted to what ``benchmarks/forms.py`` measures. They serve to compare forms of one operation, not to
+predict how long a model takes.
+"""
+
+from __future__ import annotations
+
+KERNEL_SECONDS = 5e-6
+"""Starting one kernel on both cores and waiting for it."""
+
+CACHE_BYTES_PER_SECOND = 100e9
+"""What a fused loop reads and writes while its arrays stay in the cache."""
+
+VECTOR_FLOPS = 150e9
+"""Multiply-adds count as two; a fused loop that loads both operands of each."""
+
+DOT_FLOPS = 400e9
+"""A large product of float32 matrices."""
+
+DOT_MINIMUM = 32
+"""A product with a shorter side than this runs proportionally slower."""
+
+VECTOR_ELEMENTS = 8
+"""Elements of one vector; XLA vectorizes along the innermost dimension."""
+
+
+def loop(bytes_touched: float, operations: float = 0.0, *, width: int = 64) -> float:
+    """A fused loop over arrays whose innermost dimension has ``width`` elements: memory, then arithmetic."""
+    lanes = width / (VECTOR_ELEMENTS * -(-width // VECTOR_ELEMENTS))
+    return KERNEL_SECONDS + bytes_touched / CACHE_BYTES_PER_SECOND + operations / (VECTOR_FLOPS * lanes)
+
+
+def dot(rows: float, depth: float, columns: float, batch: float = 1.0) -> float:
+    """``batch`` products of ``[rows, depth]`` and ``[depth, columns]`` in float32."""
+    fill = 1.0
+    for side in (depth, columns):
+        fill *= min(1.0, (side / DOT_MINIMUM) ** 0.5)
+    traffic = 4.0 * batch * (rows * depth + depth * columns + rows * columns)
+    arithmetic = 2.0 * batch * rows * depth * columns / (DOT_FLOPS * fill)
+    return KERNEL_SECONDS + max(arithmetic, traffic / CACHE_BYTES_PER_SECOND)

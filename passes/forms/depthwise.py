@@ -1,0 +1,81 @@
+"""Depthwise convolution as a sum of shifted slices, each times one weight per channel.
+
+XLA:CPU runs a depthwise convolution as scalar loops; the sum becomes one vector loop, into which XLA also fuses the
+bias and the activation that follow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...core.forms import Form, Signature
+from .convolution_costs import tap_sum_seconds
+from .geometry import (
+    Geometry,
+    accumulation_dtype,
+    balanced,
+    channels_last,
+    from_channels_last,
+    geometry,
+    kernel_last,
+    pad_image,
+    result_dtype,
+    signature_geometry,
+    why_unusual,
+    window_slice,
+)
+
+MAX_TAPS = 128
+"""More slices than this make a fused loop that takes seconds to compile."""
+
+
+def tap_sum(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
+    """A convolution whose outputs each see one input feature; any stride, padding and dilation.
+
+    Args:
+      lhs: the image, in the layout of ``dimension_numbers``.
+      rhs: the kernel; its input feature dimension is 1.
+    """
+    shape = geometry(lhs.shape, rhs.shape, params)
+    dtype = accumulation_dtype(lhs, params)
+    image = _repeat_features(channels_last(lhs, params), shape)
+    image = pad_image(image, shape.padding, shape.lhs_dilation)
+    kernel = kernel_last(rhs, params).astype(dtype)
+    terms = []
+    for tap in itertools.product(*map(range, shape.kernel)):
+        starts = [position * down for position, down in zip(tap, shape.rhs_dilation, strict=True)]
+        part = window_slice(image, starts, shape.out_image, shape.strides).astype(dtype)
+        terms.append(part * kernel[(*tap, 0)])
+    out = balanced(operator.add, terms).astype(result_dtype(lhs, params))
+    return from_channels_last(out, params)
+
+
+def _repeat_features(image: jax.Array, shape: Geometry) -> jax.Array:
+    """Repeats each feature once per output feature that sees it; a lone feature is left to broadcasting."""
+    multiplier = shape.out_features // shape.groups
+    if multiplier == 1 or shape.groups == 1:
+        return image
+    return jnp.repeat(image, multiplier, axis=-1)
+
+
+def _applies(signature: Signature) -> str | None:
+    shape = signature_geometry(signature)
+    if shape.group_features != 1:
+        return f"each output sees {shape.group_features} input features, not one"
+    if shape.batch_groups != 1:
+        return "it has batch groups"
+    if shape.taps > MAX_TAPS:
+        return f"its kernel has {shape.taps} taps, more than {MAX_TAPS}"
+    return why_unusual(signature, integers=True)
+
+
+def _cost(signature: Signature) -> float:
+    return tap_sum_seconds(signature_geometry(signature))
+
+
+FORMS = (Form("tap-sum", "conv_general_dilated", tap_sum, _applies, _cost),)
