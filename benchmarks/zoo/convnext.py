@@ -33,11 +33,12 @@ class Block(nn.Module):
 
 class ConvNeXt(nn.Module):
     layout: Layout
+    depths: tuple[int, ...] = DEPTHS
     classes: int = 1000
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        for stage, (depth, width) in enumerate(zip(DEPTHS, WIDTHS, strict=True)):
+        for stage, (depth, width) in enumerate(zip(self.depths, WIDTHS, strict=True)):
             if stage == 0:
                 x = self.layout.conv(width, 4, 4, padding="VALID")(x)
                 x = self.layout.layer_norm()(x)
@@ -50,6 +51,6 @@ class ConvNeXt(nn.Module):
         return nn.Dense(self.classes)(x)
 
 
-def build(layout: str = "nhwc", batch: int = 1, size: int = 224) -> ZooModel:
+def build(layout: str = "nhwc", batch: int = 1, size: int = 224, depths: tuple[int, ...] = DEPTHS) -> ZooModel:
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model("convnext-t", "conv", ConvNeXt, inputs, layout=layout)
+    return linen_model("convnext-t", "conv", lambda at: ConvNeXt(at, depths), inputs, layout=layout)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 
@@ -49,13 +51,14 @@ class MBConv(nn.Module):
 
 class EfficientNetB0(nn.Module):
     layout: Layout
+    stages: tuple[Any, ...] = STAGES
     classes: int = 1000
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.layout.conv(32, 3, 2, padding="SAME", bias=False)(x)
         x = nn.silu(self.layout.batch_norm(epsilon=EPSILON)(x))
-        for expansion, features, repeats, stride, window in STAGES:
+        for expansion, features, repeats, stride, window in self.stages:
             for index in range(repeats):
                 x = MBConv(expansion, features, stride if index == 0 else 1, window, self.layout)(x)
         x = self.layout.conv(1280, 1, bias=False)(x)
@@ -63,6 +66,6 @@ class EfficientNetB0(nn.Module):
         return nn.Dense(self.classes)(self.layout.spatial_mean(x))
 
 
-def build(layout: str = "nhwc", batch: int = 1, size: int = 224) -> ZooModel:
+def build(layout: str = "nhwc", batch: int = 1, size: int = 224, stages: tuple[Any, ...] = STAGES) -> ZooModel:
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model("efficientnet-b0", "conv", EfficientNetB0, inputs, layout=layout)
+    return linen_model("efficientnet-b0", "conv", lambda at: EfficientNetB0(at, stages), inputs, layout=layout)

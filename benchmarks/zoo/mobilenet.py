@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 
@@ -63,13 +65,14 @@ class InvertedResidual(nn.Module):
 
 class MobileNetV2(nn.Module):
     layout: Layout
+    stages: tuple[Any, ...] = V2_STAGES
     classes: int = 1000
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.layout.conv(32, 3, 2, padding="SAME", bias=False)(x)
         x = nn.relu6(self.layout.batch_norm()(x))
-        for expansion, features, repeats, stride in V2_STAGES:
+        for expansion, features, repeats, stride in self.stages:
             for index in range(repeats):
                 x = InvertedResidual(expansion, features, stride if index == 0 else 1, self.layout)(x)
         x = self.layout.conv(1280, 1, bias=False)(x)
@@ -118,13 +121,14 @@ class V3Block(nn.Module):
 
 class MobileNetV3Large(nn.Module):
     layout: Layout
+    blocks: tuple[Any, ...] = V3_LARGE_BLOCKS
     classes: int = 1000
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.layout.conv(16, 3, 2, bias=False)(x)
         x = nn.hard_swish(self.layout.batch_norm(epsilon=1e-3)(x))
-        for block in V3_LARGE_BLOCKS:
+        for block in self.blocks:
             x = V3Block(*block, self.layout)(x)
         x = self.layout.conv(960, 1, bias=False)(x)
         x = nn.hard_swish(self.layout.batch_norm(epsilon=1e-3)(x))
@@ -138,11 +142,13 @@ def divisible_by_8(channels: float) -> int:
     return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
-def build_v2(layout: str = "nhwc", batch: int = 1, size: int = 224) -> ZooModel:
+def build_v2(layout: str = "nhwc", batch: int = 1, size: int = 224, stages: tuple[Any, ...] = V2_STAGES) -> ZooModel:
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model("mobilenet-v2", "conv", MobileNetV2, inputs, layout=layout)
+    return linen_model("mobilenet-v2", "conv", lambda at: MobileNetV2(at, stages), inputs, layout=layout)
 
 
-def build_v3(layout: str = "nhwc", batch: int = 1, size: int = 224) -> ZooModel:
+def build_v3(
+    layout: str = "nhwc", batch: int = 1, size: int = 224, blocks: tuple[Any, ...] = V3_LARGE_BLOCKS
+) -> ZooModel:
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model("mobilenet-v3", "conv", MobileNetV3Large, inputs, layout=layout)
+    return linen_model("mobilenet-v3", "conv", lambda at: MobileNetV3Large(at, blocks), inputs, layout=layout)

@@ -17,6 +17,9 @@ from .layers import Layout
 
 SEED = 2024
 
+# For a program that runs once: XLA:CPU without the optimizations that take time.
+QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 @dataclasses.dataclass(frozen=True)
 class ZooModel:
@@ -100,12 +103,11 @@ def batch_statistics(module: nn.Module, params: Any, inputs: tuple[Any, ...]) ->
             context.module.put_variable("batch_stats", "var", args[0].var(axes))
         return call(*args, **kwargs)
 
-    @jax.jit
     def run(params: Any, *inputs: Any) -> Any:
         with nn.intercept_methods(record):
             return module.apply(params, *inputs, mutable=["batch_stats"])[1]["batch_stats"]
 
-    return run(params, *inputs)
+    return jax.jit(run, compiler_options=QUICK_COMPILE)(params, *inputs)
 
 
 def channels_first_params(params: Any) -> Any:
@@ -114,7 +116,8 @@ def channels_first_params(params: Any) -> Any:
     def convert(path: Any, leaf: jax.Array) -> jax.Array:
         if not is_conv_kernel(_names(path)):
             return leaf
-        return jnp.transpose(leaf, (leaf.ndim - 1, leaf.ndim - 2, *range(leaf.ndim - 2)))
+        # In NumPy: JAX would compile a program for each shape.
+        return jnp.asarray(np.transpose(leaf, (leaf.ndim - 1, leaf.ndim - 2, *range(leaf.ndim - 2))))
 
     return jax.tree_util.tree_map_with_path(convert, params)
 

@@ -10,6 +10,10 @@ import jax
 from .layers import Layout
 from .model import ZooModel, linen_model, normal_input
 
+# Blocks in each stage.
+STAGES_18 = (2, 2, 2, 2)
+STAGES_50 = (3, 4, 6, 3)
+
 
 class BasicBlock(nn.Module):
     features: int
@@ -68,12 +72,16 @@ class ResNet(nn.Module):
         return nn.Dense(self.classes)(self.layout.spatial_mean(x))
 
 
-def build_resnet18(layout: str = "nhwc", batch: int = 1, size: int = 224) -> ZooModel:
-    return _build("resnet18", BasicBlock, (2, 2, 2, 2), layout, batch, size)
+def build_resnet18(
+    layout: str = "nhwc", batch: int = 1, size: int = 224, stages: tuple[int, ...] = STAGES_18
+) -> ZooModel:
+    return _build("resnet18", BasicBlock, stages, layout, batch, size)
 
 
-def build_resnet50(layout: str = "nhwc", batch: int = 1, size: int = 224) -> ZooModel:
-    return _build("resnet50", Bottleneck, (3, 4, 6, 3), layout, batch, size)
+def build_resnet50(
+    layout: str = "nhwc", batch: int = 1, size: int = 224, stages: tuple[int, ...] = STAGES_50
+) -> ZooModel:
+    return _build("resnet50", Bottleneck, stages, layout, batch, size)
 
 
 def _build(name: str, block: Any, stages: tuple[int, ...], layout: str, batch: int, size: int) -> ZooModel:

@@ -100,6 +100,7 @@ def merge_patches(x: jax.Array) -> jax.Array:
 class Swin(nn.Module):
     layout: Layout
     window: int = 7
+    depths: tuple[int, ...] = DEPTHS
     classes: int = 1000
 
     @nn.compact
@@ -108,7 +109,7 @@ class Swin(nn.Module):
         if self.layout.channels_first:
             x = x.transpose(0, 2, 3, 1)
         x = nn.LayerNorm(1e-5)(x)
-        for stage, (depth, heads) in enumerate(zip(DEPTHS, HEADS, strict=True)):
+        for stage, (depth, heads) in enumerate(zip(self.depths, HEADS, strict=True)):
             if stage > 0:
                 x = nn.LayerNorm(1e-5)(merge_patches(x))
                 x = nn.Dense(x.shape[-1] // 2, use_bias=False)(x)
@@ -118,7 +119,9 @@ class Swin(nn.Module):
         return nn.Dense(self.classes)(x)
 
 
-def build(layout: str = "nhwc", batch: int = 1, size: int = 224, window: int = 7) -> ZooModel:
+def build(
+    layout: str = "nhwc", batch: int = 1, size: int = 224, window: int = 7, depths: tuple[int, ...] = DEPTHS
+) -> ZooModel:
     """`size` is a multiple of `32 * window`."""
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model("swin-t", "transformer", lambda at: Swin(at, window), inputs, layout=layout)
+    return linen_model("swin-t", "transformer", lambda at: Swin(at, window, depths), inputs, layout=layout)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from .gpt2 import GPT2
 from .layers import Layout
 from .model import ZooModel, channels_first_params, draw_params, normal_input, token_input
-from .resnet import BasicBlock, ResNet
+from .resnet import STAGES_18, BasicBlock, ResNet
 
 CLASSES = 1000
 CHARACTERS = 65
@@ -57,15 +57,15 @@ def adam_step(module: nn.Module, state: Any, tokens: jax.Array) -> tuple[Any, ja
     return {"params": params, "first": first, "second": second, "step": step}, value
 
 
-def build_cnn(layout: str = "nhwc", batch: int = 8, size: int = 96) -> ZooModel:
+def build_cnn(layout: str = "nhwc", batch: int = 8, size: int = 96, stages: tuple[int, ...] = STAGES_18) -> ZooModel:
     """ResNet-18 in training mode."""
     target = Layout(layout)
     images = normal_input(batch, size, size, 3)
-    state = draw_params(ResNet(BasicBlock, (2, 2, 2, 2), Layout("nhwc"), CLASSES), (images,))
+    state = draw_params(ResNet(BasicBlock, stages, Layout("nhwc"), CLASSES), (images,))
     if target.channels_first:
         state = channels_first_params(state)
     state["velocity"] = jax.tree.map(jnp.zeros_like, state["params"])
-    module = ResNet(BasicBlock, (2, 2, 2, 2), target, CLASSES, train=True)
+    module = ResNet(BasicBlock, stages, target, CLASSES, train=True)
     inputs = (target.from_channels_last(images), token_input(CLASSES, batch))
     step = functools.partial(momentum_step, module)
     return ZooModel("cnn-training", "training", step, state, inputs, layout)

@@ -72,11 +72,11 @@ class Mixer(nn.Module):
         return nn.Dense(self.classes)(nn.LayerNorm(1e-6)(x).mean(axis=1))
 
 
-def build_vit(layout: str = "nhwc", batch: int = 1, size: int = 224) -> ZooModel:
+def build_vit(layout: str = "nhwc", batch: int = 1, size: int = 224, depth: int = 12) -> ZooModel:
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model("vit-s16", "transformer", ViT, inputs, layout=layout)
+    return linen_model("vit-s16", "transformer", lambda at: ViT(at, depth=depth), inputs, layout=layout)
 
 
-def build_mixer(layout: str = "nhwc", batch: int = 1, size: int = 224) -> ZooModel:
+def build_mixer(layout: str = "nhwc", batch: int = 1, size: int = 224, depth: int = 8) -> ZooModel:
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model("mlp-mixer-s16", "mlp", Mixer, inputs, layout=layout)
+    return linen_model("mlp-mixer-s16", "mlp", lambda at: Mixer(at, depth=depth), inputs, layout=layout)

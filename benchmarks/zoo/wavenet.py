@@ -46,6 +46,6 @@ class WaveNet(nn.Module):
         return self.layout.conv(LEVELS, 1, rank=1)(nn.relu(x))
 
 
-def build(layout: str = "nhwc", batch: int = 1, length: int = 4096) -> ZooModel:
+def build(layout: str = "nhwc", batch: int = 1, length: int = 4096, cycles: int = 3, depth: int = 10) -> ZooModel:
     inputs = (normal_input(batch, length, 1),)
-    return linen_model("wavenet", "conv", WaveNet, inputs, layout=layout)
+    return linen_model("wavenet", "conv", lambda at: WaveNet(at, cycles, depth), inputs, layout=layout)
