@@ -7,7 +7,7 @@ channels-first code: `conv_general_dilated` with its dimension numbers, `BatchNo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 Padding = str | int
+
+# A Flax module, as the models use it.
+Layer = Callable[[jax.Array], jax.Array]
 
 
 class _ChannelsFirstConv(nn.Module):
@@ -113,7 +116,7 @@ class Layout:
         groups: int = 1,
         bias: bool = True,
         rank: int = 2,
-    ) -> nn.Module:
+    ) -> Layer:
         """A convolution; `padding` is `SAME`, `VALID`, a number for both sides, or None for `window // 2`."""
         if padding is None:
             padding = window // 2 * dilation
@@ -128,21 +131,21 @@ class Layout:
             use_bias=bias,
         )
 
-    def causal_conv(self, features: int, window: int, *, dilation: int = 1) -> nn.Module:
+    def causal_conv(self, features: int, window: int, *, dilation: int = 1) -> Layer:
         """A 1-D convolution whose output at time t sees inputs up to t."""
         kind = _ChannelsFirstConv if self.channels_first else nn.Conv
         padding = ((dilation * (window - 1), 0),)
         return kind(features, (window,), strides=(1,), padding=padding, kernel_dilation=(dilation,))
 
-    def conv_transpose(self, features: int, window: int, stride: int, *, bias: bool = True) -> nn.Module:
+    def conv_transpose(self, features: int, window: int, stride: int, *, bias: bool = True) -> Layer:
         """A transposed convolution that multiplies the spatial sizes by `stride`."""
         kind = _ChannelsFirstConvTranspose if self.channels_first else nn.ConvTranspose
         return kind(features, (window, window), strides=(stride, stride), padding="SAME", use_bias=bias)
 
-    def batch_norm(self, *, train: bool = False, epsilon: float = 1e-5) -> nn.BatchNorm:
+    def batch_norm(self, *, train: bool = False, epsilon: float = 1e-5) -> Layer:
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=epsilon, axis=self.channel_axis)
 
-    def layer_norm(self, *, epsilon: float = 1e-6) -> nn.LayerNorm:
+    def layer_norm(self, *, epsilon: float = 1e-6) -> Layer:
         """Layer normalisation over the channels."""
         return nn.LayerNorm(epsilon, reduction_axes=self.channel_axis, feature_axes=self.channel_axis)
 

@@ -128,8 +128,8 @@ class MobileNetV3Large(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.layout.conv(16, 3, 2, bias=False)(x)
         x = nn.hard_swish(self.layout.batch_norm(epsilon=1e-3)(x))
-        for block in self.blocks:
-            x = V3Block(*block, self.layout)(x)
+        for window, expanded, features, excite, hard_swish, stride in self.blocks:
+            x = V3Block(window, expanded, features, excite, hard_swish, stride, self.layout)(x)
         x = self.layout.conv(960, 1, bias=False)(x)
         x = nn.hard_swish(self.layout.batch_norm(epsilon=1e-3)(x))
         x = nn.hard_swish(nn.Dense(1280)(self.layout.spatial_mean(x)))

@@ -46,7 +46,7 @@ def adam_step(module: nn.Module, state: Any, tokens: jax.Array) -> tuple[Any, ja
         return cross_entropy(logits, tokens[:, 1:])
 
     value, grads = jax.value_and_grad(loss)(state["params"])
-    step = state["step"] + 1
+    step: jax.Array = state["step"] + 1
     first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state["first"], grads)
     second = jax.tree.map(lambda v, g: 0.99 * v + 0.01 * g * g, state["second"], grads)
 

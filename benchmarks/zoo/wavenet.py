@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 
@@ -37,7 +39,7 @@ class WaveNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.layout.causal_conv(RESIDUAL_CHANNELS, 2)(x)
-        total = None
+        total: Any = None
         for _ in range(self.cycles):
             for exponent in range(self.depth):
                 x, skip = GatedLayer(2**exponent, self.layout)(x)
