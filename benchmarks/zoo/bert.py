@@ -37,10 +37,10 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, bias: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        attended: jax.Array = SelfAttention(self.heads)(x, bias)
-        x = nn.LayerNorm(EPSILON)(x + attended)
-        y: jax.Array = nn.Dense(width)(nn.gelu(nn.Dense(4 * width)(x), approximate=False))
-        return nn.LayerNorm(EPSILON)(x + y)
+        x = nn.LayerNorm(EPSILON)(x + SelfAttention(self.heads)(x, bias))
+        y = nn.Dense(width)(nn.gelu(nn.Dense(4 * width)(x), approximate=False))
+        x = nn.LayerNorm(EPSILON)(x + y)
+        return x
 
 
 class Bert(nn.Module):
