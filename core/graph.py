@@ -148,6 +148,8 @@ class Graph:
         is_key = jnp.issubdtype(array.dtype, jax.dtypes.extended)
         if not is_key and (not aval.shape or not self._closed):
             return Value(aval, const=np.asarray(array), is_literal=True)
+        if not self._closed:
+            raise UnsupportedError("this body can hold arrays as literals only, and a random key is none")
         known = self._constant_of.get(id(array))
         if known is None or known.aval != aval:
             known = Value(aval, const=array, var=jex_core.Var(aval))
@@ -276,6 +278,8 @@ class Graph:
         self._touch()
 
     def _with_weak_type(self, new: Value, old: Value) -> Value:
+        if new.is_literal:
+            return Value(new.aval.update(weak_type=old.aval.weak_type), const=new.const, is_literal=True)
         before = (new.producer._next if new.producer is not None else self._first) or self.terminator
         params = {"new_dtype": old.aval.dtype, "weak_type": old.aval.weak_type, "sharding": None}
         return self.emit(jex_core.primitives.convert_element_type_p, [new], params, before=before)[0]
