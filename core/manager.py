@@ -156,7 +156,7 @@ def _run_pass(step: Step, program: Program, context: PassContext) -> PassResult:
         if isinstance(error, PassError):
             raise type(error)(f"{name}: {error.message}", where=error.where, hint=error.hint) from error
         raise
-    except Exception as error:  # a stranger's pass may raise anything; say whose it is
+    except (Exception, SystemExit) as error:  # a stranger's pass may raise anything; say whose it is
         raise PassError(f"{name} raised {type(error).__name__}: {error}") from error
     if not isinstance(result, PassResult) or not isinstance(result.program, Program):
         raise PassError(f"{name} returned {type(result).__name__}, not a PassResult with a Program")

@@ -65,7 +65,7 @@ class Entry:
             return getattr(importlib.import_module(module), attribute)
         except XlapassError:
             raise
-        except Exception as error:  # a stranger's module may raise anything; say whose it is
+        except (Exception, SystemExit) as error:  # a stranger's module may raise anything; say whose it is
             raise UsageError(f"{what} could not be loaded from {self.implementation}: {_summary(error)}") from error
 
 
@@ -208,7 +208,7 @@ class Registry:
             self._manager.register(plugin, name)
             self._manager.check_pending()
             brings = self._collect(name, plugin)
-        except Exception as error:  # isolation: whatever a plugin raises is reported, and the others go on
+        except (Exception, SystemExit) as error:  # isolation: whatever a plugin raises is reported, the others go on
             if self.strict:
                 raise UsageError(
                     f"plugin {name!r} ({origin}) failed: {_summary(error)}", hint=f"leave it out with -p no:{name}"
