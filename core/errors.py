@@ -43,6 +43,10 @@ class UnsupportedError(CompileError):
     """The program holds something that this stage or backend cannot represent."""
 
 
+class UserCodeError(CompileError):
+    """The user's own code raised; ``__cause__`` is what it raised."""
+
+
 class PassError(CompileError):
     """A pass raised, or returned nonsense; names the pass and the plugin that brought it."""
 

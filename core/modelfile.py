@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import CompileError, UsageError
+from .errors import UsageError, UserCodeError
 from .instruments.inputs import random_inputs
 from .options import suggestion
 from .program import Program
@@ -40,10 +41,6 @@ SHORT_DTYPES = {
 """The dtype names of jaxprs and of HLO; the full names are understood as well."""
 
 _INPUT = re.compile(r"([A-Za-z]\w*)\s*(?:\[(.*)\])?", re.DOTALL)
-
-
-class UserCodeError(CompileError):
-    """The user's own code raised; ``__cause__`` is what it raised."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +131,8 @@ def _run_file(place: str) -> types.ModuleType:
     """Runs a file as Python runs a script, except that its ``__name__`` is not ``__main__``."""
     path = Path(place)
     if not path.exists():
-        near = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise UsageError(f"there is no file {place!r}", hint=suggestion(str(path), near) or None)
+        near = _similar_files(path)
+        raise UsageError(f"there is no file {place!r}", hint=f"did you mean {str(near[0])!r}?" if near else None)
     if path.is_dir():
         raise UsageError(f"{place!r} is a folder", hint="name the Python file that defines the model")
     try:
@@ -155,6 +152,11 @@ def _run_file(place: str) -> types.ModuleType:
     except (Exception, SystemExit) as error:  # the file is the user's code, and may raise anything
         raise UserCodeError(f"{place} could not be run") from error
     return module
+
+
+def _similar_files(path: Path) -> list[Path]:
+    by_stem = {p.stem: p for p in path.parent.glob("*.py")}
+    return [by_stem[stem] for stem in difflib.get_close_matches(path.stem, by_stem, n=1)]
 
 
 def _import_module(place: str) -> types.ModuleType:
@@ -204,8 +206,7 @@ def _is_own(value: Any, module: types.ModuleType) -> bool:
 def _require_model(model: Any, entry: str, place: str) -> None:
     if isinstance(model, type):
         raise UsageError(
-            f"{entry} of {place} is the class {model.__name__}, not a model",
-            hint=f"write {entry} = {model.__name__}(...)",
+            f"{entry} of {place} is a class, not a model", hint=f"make an instance of it: net = {model.__name__}(...)"
         )
     linen = sys.modules.get("flax.linen")
     if linen is not None and isinstance(model, linen.Module):
@@ -262,9 +263,13 @@ def _require_arguments_fit(loaded: Model, args: tuple[Any, ...]) -> None:
         signature.bind(*args)
     except TypeError as error:
         raise UsageError(
-            f"{loaded.entry} of {loaded.source} takes {signature}, and got {len(args)} argument(s): {error}",
+            f"{loaded.entry} of {loaded.source} takes {signature}, and was given {_counted(len(args))}: {error}",
             hint=f"{EXAMPLES} (or --input, repeated) gives one entry per positional argument",
         ) from error
+
+
+def _counted(count: int) -> str:
+    return "1 argument" if count == 1 else f"{count} arguments"
 
 
 def _signature(model: Any) -> inspect.Signature | None:

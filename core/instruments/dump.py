@@ -154,7 +154,7 @@ def _short(value: Any) -> str:
 
 
 def _typed(variables: Sequence[Any], names: Names) -> str:
-    return " ".join(f"{names.of(v)}:{v.aval.str_short()}" for v in variables)
+    return " ".join(f"{names.of(v)}:{v.aval.str_short(short_dtypes=True)}" for v in variables)
 
 
 def _letters(number: int) -> str:

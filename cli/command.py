@@ -1,0 +1,119 @@
+"""`main`: finds the command, runs it, and turns whatever happens into a message and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import __version__
+from ..core.errors import UsageError
+from .arguments import COMMANDS, COMPILE, PARSERS
+from .console import Terminal
+from .failures import EXIT_INTERRUPTED, close_stdout, report_failure
+from .interrupt import prompt_interrupts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command ``xlapass``.
+
+    Args:
+      argv: the arguments; by default those of the process.
+
+    Returns:
+      The exit status: 0, 1 (the model could not be compiled), 2 (used wrongly), 130 (interrupted).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    terminal = Terminal(quiet="-q" in arguments or "--quiet" in arguments, debug="--debug" in arguments)
+    with prompt_interrupts(lambda: terminal.leave_now("interrupted"), EXIT_INTERRUPTED):
+        try:
+            status = _run(arguments, terminal)
+            terminal.flush()
+        except BrokenPipeError:
+            return close_stdout()
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # here everything ends up, as a message
+            return report_failure(error, terminal)
+    return status
+
+
+def _run(arguments: list[str], terminal: Terminal) -> int:
+    if "--version" in arguments:
+        terminal.show(f"xlapass {__version__}")
+        return 0
+    name = _command_name(arguments)
+    parser = PARSERS[name]()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        args = parser.parse(arguments[1:] if arguments[0] == name else arguments)
+    except SystemExit:  # argparse has shown the help
+        return 0
+    return _COMMANDS[name](args, terminal)
+
+
+def _command_name(arguments: list[str]) -> str:
+    """The command that the first argument names, else the usual one."""
+    first = arguments[0] if arguments else ""
+    if first in COMMANDS:
+        return first
+    near = difflib.get_close_matches(first, COMMANDS, n=1, cutoff=0.7)
+    if near and not Path(first).exists() and not Path(f"{first}.py").exists():
+        raise UsageError(f"there is no command or file {first!r}", hint=f"did you mean {near[0]!r}?")
+    return COMPILE
+
+
+def _compile(args: argparse.Namespace, terminal: Terminal) -> int:
+    from .request import read_request
+
+    request = read_request(args)
+    with terminal.progress("starting JAX"):
+        from .compiling import run
+    return run(args, request, terminal)
+
+
+def _bench(args: argparse.Namespace, terminal: Terminal) -> int:
+    with terminal.progress("starting JAX"):
+        from .benchmarking import run
+    return run(args, terminal)
+
+
+def _list(args: argparse.Namespace, terminal: Terminal) -> int:
+    from .listing import run
+
+    return run(args, terminal)
+
+
+def _help(args: argparse.Namespace, terminal: Terminal) -> int:
+    from .listing import explain_name
+
+    if args.name is None or args.name in COMMANDS:
+        PARSERS[args.name or COMPILE]().print_help()
+        return 0
+    return explain_name(args, terminal)
+
+
+def _plugins(args: argparse.Namespace, terminal: Terminal) -> int:
+    from .listing import show_plugins
+
+    return show_plugins(args, terminal)
+
+
+def _new_plugin(args: argparse.Namespace, terminal: Terminal) -> int:
+    from ..scaffold import create
+
+    create(args.name, args.folder)
+    return 0
+
+
+_COMMANDS = {
+    COMPILE: _compile,
+    "bench": _bench,
+    "list": _list,
+    "help": _help,
+    "plugins": _plugins,
+    "new-plugin": _new_plugin,
+}
+"""What runs each command; the parser of each is in `PARSERS`, its line in the help in `COMMANDS`."""

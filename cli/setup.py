@@ -1,0 +1,137 @@
+"""From flags and configuration to plugins, a plan and a program."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..core.errors import UsageError
+from ..core.options import suggestion
+from ..core.plugins import PROJECT, PluginWarning, Registry, load_registry
+from .console import Terminal
+from .settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from ..core.driver import Plan
+    from ..core.program import Program
+
+Choice = TypeVar("Choice", bound=str)
+
+DEFAULT_PIPELINE = "cpu"
+
+NO = "no:"
+"""What stands before the name of a plugin to leave out."""
+
+
+def project_settings(args: argparse.Namespace) -> Settings:
+    """The configuration that applies to the model's folder, or to the current one where no file is named."""
+    model = Path(getattr(args, "model", None) or "")
+    folder = model.parent if model.suffix.startswith(".py") else Path()
+    return read_settings(folder.resolve())
+
+
+def load_plugins(args: argparse.Namespace, settings: Settings, terminal: Terminal, *, warn: bool = True) -> Registry:
+    """The registry of what is installed, configured and named with ``-p``; plugins that fail become warnings."""
+    given = [name for name in args.plugins if not name.startswith(NO)]
+    blocked = [name.removeprefix(NO) for name in args.plugins if name.startswith(NO)]
+    for folder in (settings.folder, str(Path.cwd())):
+        if folder and folder not in sys.path:
+            sys.path.append(folder)
+    named = [name for name in dict.fromkeys([*settings.plugins, *given]) if name not in blocked]
+    modules = [name for name in named if not _is_installed_plugin(name)]
+    for name in modules:
+        _require_module(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PluginWarning)
+        _send_plugin_warnings(terminal if warn else None)
+        here = [name for name in settings.block if name not in (*settings.plugins, *given)]
+        return load_registry(modules, block=[*here, *blocked], strict=args.strict_plugins)
+
+
+def _send_plugin_warnings(terminal: Terminal | None) -> None:
+    """Inside `warnings.catch_warnings`: those about plugins go to ``terminal``, others where they always went."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, PluginWarning):
+            usual(message, category, *place, **more)
+        elif terminal is not None:
+            terminal.warning(str(message))
+
+    warnings.showwarning = show
+
+
+def _is_installed_plugin(name: str) -> bool:
+    return bool(importlib.metadata.entry_points(group=PROJECT, name=name))
+
+
+def _require_module(name: str) -> None:
+    """A plugin that raises is isolated; one that is not there was misspelt."""
+    try:
+        found = importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the parent package of a dotted name is missing
+        found = False
+    except Exception:  # the parent package is a stranger's code; loading the plugin reports what it raises
+        found = True
+    if not found:
+        raise UsageError(
+            f"there is no plugin or module {name!r}", hint="-p takes an importable name, such as my_package.plugin"
+        )
+
+
+def make_plan(args: argparse.Namespace, settings: Settings, registry: Registry) -> Plan:
+    """The passes, backend and target that the flags ask for."""
+    from ..core.driver import plan
+
+    device = None if args.device is None else _device_name(args.device)
+    pipeline = args.pipeline or settings.pipeline or _pipeline_for(device, registry)
+    return plan(
+        pipeline,
+        backend=args.backend,
+        target=device,
+        registry=registry,
+        skip=args.skip,
+        stop_after=args.stop_after,
+    )
+
+
+def _device_name(text: str) -> str:
+    """Upper case, blanks and underscores are forgiven."""
+    return text.strip().lower().replace("_", "-").replace(" ", "-")
+
+
+def _pipeline_for(device: str | None, registry: Registry) -> str:
+    """The pipeline when none is named: the first whose usual target is of the same platform as the device asked for."""
+    from ..core.driver import load_target
+
+    if device is None:
+        return DEFAULT_PIPELINE
+    platform = load_target(device, registry).platform
+    names = registry.names("pipeline")
+    targets = {name: registry.find("pipeline", name).entry.target for name in names}
+    usable = [name for name in names if targets[name] in registry.names("target")]
+    return next((n for n in usable if load_target(targets[n], registry).platform == platform), DEFAULT_PIPELINE)
+
+
+def load_program(args: argparse.Namespace, terminal: Terminal) -> Program:
+    """The model that the command line names, traced."""
+    from ..core.modelfile import load_model, trace_model
+
+    with terminal.progress(f"loading {args.model}"), terminal.user_output():
+        loaded = load_model(args.model, args.entry)
+        terminal.say_progress(f"tracing {loaded.entry}")
+        return trace_model(loaded, args.input, args.dynamic)
+
+
+def checked_choice(text: str, choices: Sequence[Choice], option: str) -> Choice:
+    """The one of ``choices`` that ``text`` is."""
+    for choice in choices:
+        if choice == text:
+            return choice
+    raise UsageError(f"{option} cannot be {text!r}", hint=suggestion(text, choices))
