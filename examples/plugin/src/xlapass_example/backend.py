@@ -32,6 +32,8 @@ def hard_swish(x):
 
 '''
 
+QUIET = '@np.errstate(all="ignore")  # as in XLA, overflow and the like raise no warning'
+
 
 @dataclasses.dataclass(frozen=True)
 class NumpyScript(Backend):
@@ -102,39 +104,43 @@ class ScriptFunction(Executable):
 
 
 def _write(program: Program, function: str) -> str:
+    """The file: the header, one line per array constant, and the function with one line per operation."""
     graph = Graph(program.jaxpr)
-    names: dict[int, str] = {}
-    for value, name in zip(graph.inputs, _identifiers(program.input_names), strict=True):
-        names[id(value)] = name
-    lines = ['@np.errstate(all="ignore")  # division by zero gives infinity, without a warning']
-    lines.append(f"def {function}({', '.join(names.values())}):")
+    names = dict(zip(map(id, graph.inputs), _identifiers(program.input_names), strict=True))
+    parameters = ", ".join(names.values())
+    constants, body = [], []
+    for constant in graph.constants:
+        if constant.shape:
+            names[id(constant)] = f"c{len(names)}_"
+            constants.append(f"{names[id(constant)]} = {_array(constant.numpy())}\n")
     for node in graph.nodes():
         operands = [_operand(value, names) for value in node.inputs]
         names[id(node.outputs[0])] = f"v{len(names)}_"
-        expression = LOWERINGS[operation_of(node)].render(node, *operands)
-        lines.append(f"    {names[id(node.outputs[0])]} = {expression}")
+        body.append(f"    {names[id(node.outputs[0])]} = {LOWERINGS[operation_of(node)].render(node, *operands)}\n")
     results = "".join(f"np.asarray({_operand(value, names)}), " for value in graph.outputs)
-    lines.append(f"    return ({results})")
-    return HEADER.format(name=program.name) + "\n".join(lines) + "\n"
+    start = f"\n\n{QUIET}\ndef {function}({parameters}):\n"
+    return HEADER.format(name=program.name) + "".join([*constants, start, *body]) + f"    return ({results.strip()})\n"
 
 
 def _operand(value: Value, names: dict[int, str]) -> str:
-    if not value.is_const:
+    if id(value) in names:
         return names[id(value)]
-    array = value.numpy()
-    if array.ndim == 0:
-        return f"np.{array.dtype.type.__name__}({_number(array)})"
+    return _array(value.numpy()) if value.shape else _scalar(value.numpy())
+
+
+def _array(array: np.ndarray) -> str:
     text = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
     return f"constant({', '.join(map(repr, (text, str(array.dtype), *array.shape)))})"
 
 
-def _number(array: np.ndarray) -> str:
+def _scalar(array: np.ndarray) -> str:
     text = repr(array.item())
-    return text if re.fullmatch(r"-?[\d.e+-]+|True|False", text) else f"'{text}'"
+    plain = re.fullmatch(r"-?[\d.e+-]+|True|False", text)
+    return f"np.{array.dtype.type.__name__}({text if plain else repr(text)})"
 
 
 def _identifiers(names: Sequence[str]) -> list[str]:
-    """Names of inputs as Python parameters, each once; results are named ``v0_``, ``v1_``, so they never clash."""
+    """Names of inputs as Python parameters, each once; constants and results end in ``_``, so they never clash."""
     found: list[str] = []
     for name in names:
         identifier = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "x"
