@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.extend import core as jex_core
 
+from ...core import _compat
 from . import dims
 from .operand import Operand, constant, is_integer, is_key, stored_dtype
 
@@ -102,7 +103,7 @@ def _evaluate(eqn: Any, operands: Sequence[Operand]) -> list[Any]:
     known = {v: x for v, x in zip(eqn.invars, operands, strict=True) if not isinstance(v, jex_core.Literal)}
     jaxpr = jex_core.Jaxpr((), list(known), list(eqn.outvars), [eqn])
     function = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr, ()))
-    with jax.enable_x64(wide or bool(jax.config.jax_enable_x64)):  # type: ignore[attr-defined]
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            inputs = [x.const if x.is_full else np.broadcast_to(x.const, x.shape) for x in known.values()]
-            return list(jax.jit(function)(*inputs))
+    cpu = jax.local_devices(backend="cpu")[0]
+    with jax.enable_x64(wide or _compat.x64_enabled()), jax.default_device(cpu):
+        inputs = [x.const if x.is_full else np.broadcast_to(x.const, x.shape) for x in known.values()]
+        return list(jax.jit(function)(*inputs))

@@ -37,7 +37,7 @@ def bind_variables(ctx: Any, inputs: Sequence[tuple[ir.Value, Shape]]) -> list[s
                 continue
             name, a, b = form
             known = found.get(name)
-            if known is None or (abs(known[2]), known[3]) != (1, 0) and (a, b) == (1, 0):
+            if known is None or ((abs(known[2]), known[3]) != (1, 0) and (a, b) == (1, 0)):
                 found[name] = (value, axis, a, b)
     ctx.dim_sources = found
     return sorted(wanted - set(found))

@@ -1,12 +1,185 @@
-"""Composites that ONNX has as one operator."""
+"""Composites that ONNX has as one operator.
+
+A composite is looked up by the last part of its name (``xlapass.gelu`` and ``mylib.gelu`` alike), with its attributes
+by name. Where the operator, the opset or the runtime's kernel does not fit, the decomposition is lowered instead.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..operand import Operand
+import numpy as np
+import onnx_ir as ir
+
+from ....core.composites import decode_attributes
+from .. import kernels
+from ..operand import Operand, is_float, stored_type
+from .elementwise import emit
+
+_T = ir.DataType
+
+#: ``form(ctx, eqn, attributes, *operands)`` gives the results, or None when the operator does not fit.
+Form = Callable[..., Any]
 
 
 def whole(ctx: Any, eqn: Any, operands: tuple[Operand, ...]) -> list[Any] | None:
     """The results of the ONNX operator for a composite, or None when its decomposition is to be used."""
-    return None
+    form = FORMS.get(str(eqn.params["name"]).rsplit(".", 1)[-1])
+    if form is None or not all(is_float(x.dtype) for x in operands):
+        return None
+    result = form(ctx, eqn, decode_attributes(eqn.params["attributes"]), *operands)
+    if result is None:
+        return None
+    return result if isinstance(result, list) else [result]
+
+
+def fits(ctx: Any, op_type: str, x: Operand) -> bool:
+    """Whether the opset has an operator and the runtime a kernel for the type (directly or through float32)."""
+    return ctx.build.has(op_type) and kernels.carrier(op_type, stored_type(x.dtype)) is not None
+
+
+def unary(op_type: str, **fixed: Any) -> Form:
+    """A composite of one operand that is an operator without further conditions."""
+
+    def form(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
+        if rest or not fits(ctx, op_type, x) or set(attributes) - set(fixed):
+            return None
+        return emit(ctx, eqn, op_type, x, **fixed)
+
+    return form
+
+
+def gelu(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand) -> Operand | None:
+    """``approximate``: by tanh; else exact."""
+    if not fits(ctx, "Gelu", x):
+        return None
+    options = {"approximate": "tanh"} if attributes.get("approximate", True) else {}
+    return emit(ctx, eqn, "Gelu", x, **options)
+
+
+def silu(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand) -> Operand:
+    """Two operators; Swish itself is younger than most runtimes."""
+    value = ctx.value(x)
+    return ctx.result(ctx.op("Mul", value, ctx.op("Sigmoid", value)), eqn.aval, x.held)
+
+
+def softmax_form(op_type: str) -> Form:
+    """``axis``: the axis, or several of which only one may count."""
+
+    def form(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
+        axis = attributes.get("axis", -1)
+        if isinstance(axis, tuple):
+            if len(axis) != 1:
+                return None
+            (axis,) = axis
+        if rest or axis is None or not fits(ctx, op_type, x):
+            return None
+        return ctx.result(ctx.op(op_type, ctx.full(x), axis=int(axis) % x.rank), eqn.aval)
+
+    return form
+
+
+def with_slope(op_type: str, name: str, default: float) -> Form:
+    """A composite of one operand with one number, static or a second operand of known value."""
+
+    def form(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
+        alpha = attributes.get(name, attributes.get("alpha", default))
+        if rest:
+            alpha = rest[0].scalar
+        if len(rest) > 1 or alpha is None or not fits(ctx, op_type, x):
+            return None
+        return emit(ctx, eqn, op_type, x, alpha=float(alpha))
+
+    return form
+
+
+def normalization(op_type: str) -> Form:
+    """LayerNormalization or RMSNormalization over the trailing axes: ``x[, scale[, bias]]``, ``epsilon``, ``axis``.
+
+    ``axis`` is the first normalized axis, or all of them; scale and bias have the shape of those axes.
+    """
+
+    def form(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
+        first = _first_axis(attributes.get("axis", -1), x.rank)
+        limit = 2 if op_type == "LayerNormalization" else 1
+        if first is None or len(rest) > limit or not fits(ctx, op_type, x):
+            return None
+        if any(r.dtype != x.dtype for r in rest) or eqn.aval.dtype != x.dtype:
+            return None
+        shape = x.shape[first:]
+        scales = [_of_shape(ctx, r, shape) for r in rest]
+        if any(s is None for s in scales):
+            return None
+        if not scales:
+            scales = [ctx.full(ctx.convert(_ones(ctx, shape), x.dtype))]
+        epsilon = float(attributes.get("epsilon", 1e-5))
+        value = ctx.op(op_type, ctx.full(x), *scales, axis=first, epsilon=epsilon)
+        return ctx.result(value, eqn.aval)
+
+    return form
+
+
+def _first_axis(axis: Any, rank: int) -> int | None:
+    if isinstance(axis, int | np.integer):
+        return int(axis) % rank
+    axes = sorted(int(a) % rank for a in axis)
+    return axes[0] if axes == list(range(axes[0], rank)) else None
+
+
+def _ones(ctx: Any, shape: Any) -> Operand:
+    from ..operand import constant
+
+    return constant(np.ones((), np.float32), shape)
+
+
+def _of_shape(ctx: Any, x: Operand, shape: Any) -> ir.Value | None:
+    if x.rank > len(shape) and all(d == 1 for d in x.shape[: x.rank - len(shape)]):
+        from .shape import reshape_to, typed
+
+        x = reshape_to(ctx, typed(x.shape[x.rank - len(shape) :], x.dtype), x)
+    return ctx.full(x) if x.shape == tuple(shape) else None
+
+
+def attention(
+    ctx: Any, eqn: Any, attributes: Mapping[str, Any], q: Operand, k: Operand, v: Operand, *rest: Operand
+) -> Any:
+    """Scaled dot-product attention on (batch, heads, length, depth): ``scale``, ``is_causal``, an additive mask."""
+    if not fits(ctx, "Attention", q) or np.dtype(q.dtype) == np.float64 or len(rest) > 1:
+        return None
+    if attributes.get("layout", "bhld") != "bhld" or any(x.rank != 4 for x in (q, k, v)):
+        return None
+    options: dict[str, Any] = {}
+    if attributes.get("scale") is not None:
+        options["scale"] = float(attributes["scale"])
+    if attributes.get("is_causal") or attributes.get("causal"):
+        options["is_causal"] = 1
+    inputs = [ctx.full(x) for x in (q, k, v, *rest)]
+    return ctx.result(ctx.op("Attention", *inputs, typed=(0, 1, 2), **options), eqn.aval)
+
+
+#: Last part of a composite's name -> its ONNX form.
+FORMS: dict[str, Form] = {
+    "gelu": gelu,
+    "silu": silu,
+    "swish": silu,
+    "softmax": softmax_form("Softmax"),
+    "log_softmax": softmax_form("LogSoftmax"),
+    "relu": unary("Relu"),
+    "sigmoid": unary("Sigmoid"),
+    "softplus": unary("Softplus"),
+    "soft_sign": unary("Softsign"),
+    "softsign": unary("Softsign"),
+    "mish": unary("Mish"),
+    "hard_swish": unary("HardSwish"),
+    "hard_silu": unary("HardSwish"),
+    "hard_sigmoid": unary("HardSigmoid", alpha=1 / 6, beta=0.5),
+    "selu": unary("Selu"),
+    "elu": with_slope("Elu", "alpha", 1.0),
+    "celu": with_slope("Celu", "alpha", 1.0),
+    "leaky_relu": with_slope("LeakyRelu", "negative_slope", 0.01),
+    "layer_norm": normalization("LayerNormalization"),
+    "rms_norm": normalization("RMSNormalization"),
+    "attention": attention,
+    "dot_product_attention": attention,
+}

@@ -69,11 +69,22 @@ def _numeric(ctx: Any, value: ir.Value, old: Any, new: Any) -> ir.Value:
 
 
 def _float_to_integer(ctx: Any, value: ir.Value, old: Any, new: Any) -> ir.Value:
-    """Saturating conversion; the range is applied where the cast itself would wrap."""
+    """Saturating conversion; the range is applied where the cast itself would wrap or be undefined."""
     info = np.iinfo(np.dtype(new))
     if np.dtype(old).itemsize < 4:
         value, old = ctx.build.cast(value, _T.FLOAT), np.dtype(np.float32)
-    return ctx.build.cast(value, stored_type(new))
+    target = stored_type(new)
+    if info.bits < 32:
+        value = ctx.op("Clip", value, ctx.const(info.min, old), ctx.const(info.max, old))
+        return ctx.build.cast(ctx.build.cast(value, _T.INT32), target)
+    beyond = ctx.op(
+        "GreaterOrEqual", value, ctx.const(2.0**info.bits if info.min == 0 else -float(info.min), old), to=_T.BOOL
+    )
+    if info.min == 0:
+        value = ctx.op("Relu", value)
+        if info.bits == 32:
+            value = ctx.build.cast(value, _T.INT64)
+    return ctx.op("Where", beyond, ctx.const(info.max, new), ctx.build.cast(value, target), typed=(1, 2))
 
 
 @lowers("bitcast_convert_type")

@@ -384,7 +384,7 @@ def shift(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
     bits = np.dtype(x.dtype).itemsize * 8
     unsigned = ir.DataType.from_numpy(np.dtype(f"uint{bits}"))
     signed = ir.DataType.from_numpy(np.dtype(f"int{bits}"))
-    small = y.bounds is not None and 0 <= y.bounds[0] and y.bounds[1] < bits
+    small = y.bounds is not None and y.bounds[0] >= 0 and y.bounds[1] < bits
     held = dims.broadcast(x.held, y.held)
     if eqn.primitive == "shift_right_arithmetic" and not is_unsigned(x.dtype):
         return ctx.result(_arithmetic(ctx, x, y, bits, small), eqn.aval, held)

@@ -82,7 +82,7 @@ def start_vector(ctx: Any, start: Operand, size: Dim, window: Dim) -> ir.Value:
     value = index_value(ctx, start)
     if not within(start, 0, size - window):
         value = limit(ctx, value, 0, size - window)
-    if isinstance(size, int) and isinstance(window, int) or within(start, 0, size - window):
+    if (isinstance(size, int) and isinstance(window, int)) or within(start, 0, size - window):
         return ctx.op("Reshape", value, ctx.ints(1), typed=(0,))
     return ctx.op("Reshape", value, ctx.ints(1), typed=(0,))
 
@@ -123,7 +123,7 @@ class _Gather:
         if is_key(self.x.dtype) or is_complex(self.x.dtype):
             return self._by_parts()
         x = self._cut_unindexed(self.ctx.filled(self.x))
-        if dims.size(self.indices.shape[:-1]) == 0 or not self.map and not self.x_batch:
+        if dims.size(self.indices.shape[:-1]) == 0 or (not self.map and not self.x_batch):
             return self._without_index(x)
         if len(self.map) == 1 and not self.x_batch and self.sizes[self.map[0]] == 1:
             return self._along_axis(x)

@@ -310,9 +310,7 @@ def _eigh(a: Any) -> Any:
 
 
 @decomposes("svd", note=f"one-sided Jacobi up to {_LARGEST_JACOBI} columns; signs of vectors may differ")
-def svd(
-    x: Any, *, full_matrices: bool, compute_uv: bool, subset_by_index: Any = None, **_: Any
-) -> Any:
+def svd(x: Any, *, full_matrices: bool, compute_uv: bool, subset_by_index: Any = None, **_: Any) -> Any:
     _static(x)
     _real(x, "SVD")
     m, n = x.shape[-2:]
@@ -335,7 +333,7 @@ def svd(
 
 
 def _svd(a: Any) -> Any:
-    m, n = a.shape
+    n = a.shape[-1]
     size = n + n % 2
     u = jnp.pad(a, ((0, 0), (0, size - n)))
     v = jnp.eye(size, dtype=a.dtype)

@@ -140,7 +140,9 @@ def random_bits(ctx: Any, eqn: Any, key: Operand) -> Operand:
     shape, bits = _static(tuple(eqn.params["shape"])), eqn.params["bit_width"]
     batch = key.rank
     with jax.enable_x64(bits == 64 or bool(jax.config.jax_enable_x64)):  # type: ignore[attr-defined]
-        return ctx.trace_and_lower(lambda w: _random_words(w[..., 0], w[..., 1], batch, shape, bits), _words(ctx, key))[0]
+        return ctx.trace_and_lower(lambda w: _random_words(w[..., 0], w[..., 1], batch, shape, bits), _words(ctx, key))[
+            0
+        ]
 
 
 @lowers("random_split", note="threefry keys")

@@ -1,0 +1,143 @@
+"""Checks of a model before it is written: the ONNX checker, shape inference, and a run against JAX."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ...core.errors import CompileError
+from ...core.program import Program
+from .operand import is_complex, is_key, stored_array
+
+#: Initializers above this size are left out of the checker's copy: their types are all it looks at.
+_HEAVY = 1024
+
+#: Relative tolerance of the run against JAX, by the number of significand bits; absolute errors are scaled by the
+#: largest magnitude of the output. Both runtimes reorder sums, so that a few hundred roundings are normal.
+_TOLERANCES = {52: 1e-9, 23: 1e-3, 10: 2e-2, 7: 5e-2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How far ONNX Runtime's outputs are from JAX's on the example inputs.
+
+    Attributes:
+      worst: largest error over the outputs, as a fraction of what is tolerated.
+      absolute: largest absolute error.
+    """
+
+    worst: float
+    absolute: float
+
+    def __str__(self) -> str:
+        return f"ONNX Runtime agrees with JAX on the example inputs: largest error {self.absolute:.3g}"
+
+
+def check_structure(model: ir.Model) -> None:
+    """Runs the ONNX checker and strict shape inference, which compares every type with the program's.
+
+    Raises:
+      CompileError: the model is not valid; that is an error of this backend, not of the user.
+    """
+    proto = _light_copy(model)
+    try:
+        onnx.checker.check_model(proto)
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise CompileError(
+            f"the exported model does not pass the ONNX checker: {error}",
+            hint="this is a defect of the onnx backend; please report it with the program",
+        ) from error
+
+
+def _light_copy(model: ir.Model) -> onnx.ModelProto:
+    """The model as a proto in which large weights are graph inputs."""
+    heavy = {name: v for name, v in model.graph.initializers.items() if v.const_value and v.const_value.nbytes > _HEAVY}
+    for name in heavy:
+        del model.graph.initializers[name]
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        for name, value in heavy.items():
+            model.graph.initializers[name] = value
+    for name, value in heavy.items():
+        proto.graph.input.append(
+            onnx.helper.make_tensor_value_info(name, int(value.const_value.dtype), list(value.const_value.shape))
+        )
+    return proto
+
+
+def check_results(program: Program, run: Any) -> Agreement | None:
+    """Compares a run on the program's example inputs with JAX; None when the program has none.
+
+    Args:
+      program: what was exported.
+      run: ``run(flat_inputs) -> flat outputs`` under ONNX Runtime.
+
+    Raises:
+      CompileError: an output differs beyond rounding.
+    """
+    if program.examples is None or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return None
+    expected = program.evaluate_flat(program.examples)
+    got = run(program.examples)
+    return compare(expected, got, program.output_names)
+
+
+def compare(expected: Sequence[Any], got: Sequence[Any], names: Sequence[str]) -> Agreement:
+    """The agreement of two lists of outputs; raises `CompileError` naming the first that differs too much."""
+    worst, absolute = 0.0, 0.0
+    for want, have, name in zip(expected, got, names, strict=True):
+        share, error = _difference(want, have, name)
+        worst, absolute = max(worst, share), max(absolute, error)
+    return Agreement(worst, absolute)
+
+
+def _difference(want: Any, have: Any, name: str) -> tuple[float, float]:
+    a, b = (stored_array(v if is_key(v.dtype) else np.asarray(v)) for v in (want, have))
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise _disagreement(name, f"{b.dtype}{list(b.shape)} where JAX gives {a.dtype}{list(a.shape)}")
+    if a.size == 0:
+        return 0.0, 0.0
+    if a.dtype.kind in "biu":
+        if not np.array_equal(a, b):
+            raise _disagreement(name, f"{int((a != b).sum())} of {a.size} values differ")
+        return 0.0, 0.0
+    bits = ml_dtypes.finfo(a.dtype).nmant
+    tolerance = next((t for b_, t in _TOLERANCES.items() if bits >= b_), 0.3)
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(x)
+    same = np.where(finite, np.isfinite(y), (x == y) | (np.isnan(x) & np.isnan(y)))
+    if not same.all():
+        raise _disagreement(name, f"{int((~same).sum())} of {a.size} values are infinite or NaN on one side only")
+    if not finite.any():
+        return 0.0, 0.0
+    error = np.abs(x[finite] - y[finite])
+    scale = max(1.0, float(np.abs(x[finite]).max()))
+    share = float((error / (tolerance * 0.1 * scale + tolerance * np.abs(x[finite]))).max())
+    if share > 1:
+        raise _disagreement(name, f"largest error {error.max():.3g} where values reach {scale:.3g}")
+    return share, float(error.max())
+
+
+def _disagreement(name: str, what: str) -> CompileError:
+    return CompileError(
+        f"under ONNX Runtime the output {name!r} is not what JAX computes: {what}",
+        hint="this is a defect of the onnx backend or of the runtime; --no-verify writes the file all the same",
+    )
+
+
+def complex_output(array: np.ndarray[Any, Any], dtype: Any) -> Any:
+    """An output as ONNX stores it, back in its JAX dtype."""
+    if is_key(dtype):
+        return jax.random.wrap_key_data(array)
+    if is_complex(dtype):
+        return (array[..., 0] + 1j * array[..., 1]).astype(dtype)
+    return array
