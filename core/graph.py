@@ -341,18 +341,31 @@ class Graph:
         node.graph = None
         self._touch()
 
-    def inline(self, node: Node, body: Graph | jex_core.ClosedJaxpr) -> list[Node]:
-        """Replaces a call by a copy of its body; operands and results correspond one to one.
+    def inline(
+        self, node: Node, body: Graph | jex_core.ClosedJaxpr, operands: Sequence[Value] | None = None
+    ) -> list[Node]:
+        """Replaces a node by a copy of its body, whose results correspond one to one to the node's.
 
-        Returns the nodes that took its place, in order.
+        Args:
+          node: a call or control flow.
+          body: the body that it runs, once.
+          operands: what the body is applied to; by default the operands of ``node``.
+
+        Returns:
+          The nodes that took its place, in order.
         """
         closed = body.to_closed() if isinstance(body, Graph) else body
         predecessor, successor = node._prev, node._next
-        outputs = self.insert_jaxpr(closed, node.inputs, before=node)
+        outputs = self.insert_jaxpr(closed, node.inputs if operands is None else operands, before=node)
         for old, new in zip(node.outputs, outputs, strict=True):
             self.replace(old, new)
         self._unlink(node)
         return self.nodes_between(predecessor, successor)
+
+    def after(self, value: Value) -> Node:
+        """The node in front of which something that reads ``value`` can stand at the earliest."""
+        following = self._first if value.producer is None else value.producer._next
+        return following or self.terminator
 
     def nodes_between(self, after: Node | None, before: Node | None) -> list[Node]:
         """The nodes strictly between two others, in order; None stands for the beginning or the end."""

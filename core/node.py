@@ -81,8 +81,8 @@ class Value:
 
     @property
     def is_const(self) -> bool:
-        """Whether the value is known now: a closed-over array or a literal."""
-        return self.const is not None
+        """Whether the value is known now: a closed-over array or a literal, and no tracer of an enclosing function."""
+        return self.const is not None and not _compat.is_tracer(self.const)
 
     @property
     def users(self) -> list[Node]:

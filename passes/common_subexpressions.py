@@ -82,9 +82,8 @@ def _operand_key(value: Value) -> Any:
 
 
 def _constant_key(value: Value) -> Any:
-    if getattr(value.const, "nbytes", COMPARED_BYTES + 1) > COMPARED_BYTES or not isinstance(value.dtype, np.dtype):
-        return id(value.const), value.aval
-    return _array_key(value)
+    comparable = value.is_const and isinstance(value.dtype, np.dtype) and value.const.nbytes <= COMPARED_BYTES
+    return _array_key(value) if comparable else (id(value.const), value.aval)
 
 
 def _array_key(value: Value) -> Any:

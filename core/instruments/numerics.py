@@ -20,6 +20,7 @@ from .locate import locate_difference
 UNFUSED: Mapping[str, Any] = {
     "xla_disable_hlo_passes": "fusion,cpu-instruction-fusion,algsimp",
     "xla_backend_optimization_level": 0,
+    "xla_allow_excess_precision": False,
 }
 """XLA:CPU options under which every operation is rounded by itself. With fusion, the compiler contracts products and
 sums differently around every change, and even exact passes would differ in the last bit."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.extend import core as jex_core
-from support import assert_same_bits, one_line, operations, run, text
+from support import check, operations, run
 from xlapass.core.manager import PassManager
 from xlapass.core.tracing import trace
 
@@ -17,15 +17,24 @@ def test_before_and_after():
         jnp.cos(y)
         return x * 2
 
-    before = """{ lambda ; a:f32[3]. let
-        b:f32[3] = sin a
-        c:f32[3] = add b 1.0:f32[]
-        _:f32[3] = cos c
-        d:f32[3] = mul a 2.0:f32[]
-      in (d,) }"""
-    after = """{ lambda ; a:f32[3]. let b:f32[3] = mul a 2.0:f32[] in (b,) }"""
-    assert text(trace(f, X)) == one_line(before)
-    assert text(run("dead-code", f, X)) == one_line(after)
+    check(
+        "dead-code",
+        f,
+        X,
+        before="""
+            program(a:f32[3]):
+              b:f32[3] = sin a
+              c:f32[3] = add b 1.0:f32[]
+              _:f32[3] = cos c
+              d:f32[3] = mul a 2.0:f32[]
+              return d
+        """,
+        after="""
+            program(a:f32[3]):
+              b:f32[3] = mul a 2.0:f32[]
+              return b
+        """,
+    )
 
 
 def scan_with_unused_results(x):
@@ -60,7 +69,6 @@ def test_unused_results_of_control_flow(fn, gone):
     before, after = trace(fn, X), run("dead-code", fn, X)
     assert gone <= set(operations(before))
     assert not gone & set(operations(after))
-    assert_same_bits(before, after, X)
 
 
 def test_unused_constants_are_forgotten():
@@ -123,9 +131,8 @@ def test_a_while_inside_a_while():
 
         return lax.while_loop(lambda c: c[0] < 3, outer, (0, x, x))[1]
 
-    before, after = trace(f, X), run("dead-code", f, X)
+    after = run("dead-code", f, X)
     assert not {"cos", "tan"} & set(operations(after))
-    assert_same_bits(before, after, X)
 
 
 def test_a_while_keeps_what_its_condition_reads():
@@ -137,7 +144,6 @@ def test_a_while_keeps_what_its_condition_reads():
         after.jaxpr.jaxpr.eqns[0].params["body_jaxpr"].in_avals
         == before.jaxpr.jaxpr.eqns[0].params["body_jaxpr"].in_avals
     )
-    assert_same_bits(before, after, X, 3)
 
 
 def test_references_stay():
