@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import pytest
 from xlapass.core.forms import Form, FormTable, Signature
 
 FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -67,17 +66,23 @@ def assert_forms_agree(
         assert form.cost(signature) > 0
         assert [(a.shape, a.dtype) for a in actual] == [(e.shape, e.dtype) for e in expected], form.name
         for got, want in zip(actual, expected, strict=True):
-            exact = form.numerics == "exact" or tolerance == 0.0
-            compare(np.asarray(got), np.asarray(want), 0.0 if exact else tolerance, str(form))
+            exact = form.numerics == "exact"
+            compare(np.asarray(got), np.asarray(want), 0.0 if exact else tolerance, str(form), signs=exact)
     return forms
 
 
-def compare(got: np.ndarray, want: np.ndarray, tolerance: float, name: str) -> None:
-    """Equality of NumPy arrays, exact (NaN equal to NaN) or relative to the largest finite value."""
-    if tolerance == 0.0 or not np.issubdtype(want.dtype, np.floating):
+def compare(got: np.ndarray, want: np.ndarray, tolerance: float, name: str, *, signs: bool = False) -> None:
+    """Equality (any NaN equal to any other; with ``signs``, 0 not to -0), or relative to the largest finite value."""
+    if not jax.numpy.issubdtype(want.dtype, jax.numpy.floating):
         np.testing.assert_array_equal(got, want, err_msg=name)
+        return
+    got, want = got.astype(np.float64), want.astype(np.float64)
+    if tolerance == 0.0:
+        np.testing.assert_array_equal(got, want, err_msg=name)
+        if signs:
+            numbers = ~np.isnan(want)
+            np.testing.assert_array_equal(np.signbit(got) & numbers, np.signbit(want) & numbers, err_msg=name)
         return
     finite = np.abs(want[np.isfinite(want)])
     scale = float(finite.max()) if finite.size else 1.0
-    if got != pytest.approx(want, rel=tolerance, abs=tolerance * scale, nan_ok=True):
-        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * scale, err_msg=name)
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * scale, err_msg=name)
