@@ -280,7 +280,7 @@ class Graph:
     def _with_weak_type(self, new: Value, old: Value) -> Value:
         if new.is_literal:
             return Value(new.aval.update(weak_type=old.aval.weak_type), const=new.const, is_literal=True)
-        before = (new.producer._next if new.producer is not None else self._first) or self.terminator
+        before = self.after(new)
         params = {"new_dtype": old.aval.dtype, "weak_type": old.aval.weak_type, "sharding": None}
         return self.emit(jex_core.primitives.convert_element_type_p, [new], params, before=before)[0]
 
@@ -292,6 +292,12 @@ class Graph:
         node._eqn = None
         value.uses[node, index] = None
         self._touch()
+
+    def retype_input(self, index: int, aval: Any) -> Value:
+        """Gives an input another type and returns it; readers of the old value are to be moved to it and removed."""
+        self.inputs[index] = Value(aval, index=index, var=jex_core.Var(aval))
+        self._touch()
+        return self.inputs[index]
 
     def set_params(self, node: Node, **changes: Any) -> None:
         """Replaces parameters of ``node``; regions of replaced bodies are built anew."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
@@ -35,6 +36,9 @@ class Program:
       provenance: for variables made by a rewrite, the name of the rule that made them.
       history: the passes that changed the program, as pipeline text, oldest first.
       x64: whether 64-bit types were on when it was traced; it is evaluated likewise.
+      input_permutations: per flat input, how it is transposed from what was traced, or None; empty when none is. Only a
+        pass that the user asked to convert the interface sets it.
+      output_permutations: the same for outputs.
       exported: at the StableHLO level, the lowered module; its leading inputs are the jaxpr's constants.
     """
 
@@ -49,6 +53,8 @@ class Program:
     provenance: Mapping[Any, str] = dataclasses.field(default_factory=dict)
     history: tuple[str, ...] = ()
     x64: bool = False
+    input_permutations: tuple[tuple[int, ...] | None, ...] = ()
+    output_permutations: tuple[tuple[int, ...] | None, ...] = ()
     exported: Any = None
 
     @property
@@ -96,16 +102,19 @@ class Program:
         return dataclasses.replace(self, **changes)
 
     def flatten_arguments(self, args: Sequence[Any]) -> list[Any]:
-        """Flat inputs from positional arguments; raises `UsageError` where structure or shapes differ."""
+        """Flat inputs from positional arguments; raises `UsageError` where structure, shapes or dtypes differ.
+
+        Python scalars take the dtype of their input, and 64-bit arrays are narrowed where JAX would.
+        """
         flat, tree = jax.tree_util.tree_flatten(tuple(args))
         if tree != self.in_tree:
             raise UsageError(
                 f"{self.name} was traced for arguments of structure {self.in_tree}, and got {tree}",
                 hint="pass arguments of the structure that was given to xlapass.trace",
             )
-        for value, aval, name in zip(flat, self.in_avals, self.input_names, strict=True):
-            _check_shape(self.name, name, value, aval)
-        return flat
+        with jax.enable_x64(self.x64):
+            inputs = zip(flat, self.in_avals, self.input_names, strict=True)
+            return [_fitting(value, aval, f"input {name!r} of {self.name}") for value, aval, name in inputs]
 
     @functools.cached_property
     def flat_function(self) -> Callable[..., list[Any]]:
@@ -131,6 +140,14 @@ class Program:
             return jax.jit(lambda _, *flat: list(exported.call(*flat)))
         return jax.jit(self.function_of_constants)
 
+    def as_traced(self, values: Sequence[Any], *, outputs: bool = False) -> list[Any]:
+        """Flat inputs (or outputs) of this program in the layout in which it was traced."""
+        return _transposed(values, self.output_permutations if outputs else self.input_permutations, undo=True)
+
+    def as_converted(self, values: Sequence[Any]) -> list[Any]:
+        """Flat inputs given in the layout in which the program was traced, in the one that it takes now."""
+        return _transposed(values, self.input_permutations, undo=False)
+
     def evaluate_flat(self, flat: Sequence[Any]) -> list[Any]:
         """Runs the program on flat inputs with `jax.jit` and returns its flat outputs."""
         with jax.enable_x64(self.x64):
@@ -148,7 +165,15 @@ class Program:
         return str(self.jaxpr) if self.exported is None else str(self.exported.mlir_module())
 
 
-def _check_shape(program: str, name: str, value: Any, aval: Any) -> None:
+def _transposed(values: Sequence[Any], permutations: Sequence[Any], *, undo: bool) -> list[Any]:
+    if not permutations:
+        return list(values)
+    pairs = zip(values, permutations, strict=True)
+    return [v if p is None else jnp.transpose(v, tuple(np.argsort(p).tolist()) if undo else p) for v, p in pairs]
+
+
+def _fitting(value: Any, aval: Any, what: str) -> Any:
+    """``value`` as an input of type ``aval``; raises `UsageError` when it cannot be one."""
     shape = np.shape(value) if not hasattr(value, "shape") else value.shape
     expected = getattr(aval, "shape", shape)
     fits = len(shape) == len(expected) and all(
@@ -156,9 +181,21 @@ def _check_shape(program: str, name: str, value: Any, aval: Any) -> None:
     )
     if not fits:
         raise UsageError(
-            f"input {name!r} of {program} has shape {tuple(shape)}; the program was traced for {aval.str_short()}",
+            f"{what} has shape {tuple(shape)}; the program was traced for {aval.str_short()}",
             hint="trace again for the new shape, or give it a symbolic dimension with dynamic=",
         )
+    dtype = getattr(aval, "dtype", None)
+    if dtype is None or getattr(value, "dtype", None) == dtype:
+        return value
+    if isinstance(value, bool | int | float | complex) and jnp.promote_types(type(value), dtype) == dtype:
+        return np.asarray(value, dtype)
+    have = jax.dtypes.canonicalize_dtype(getattr(value, "dtype", type(value)), allow_extended_dtype=True)
+    if have != dtype:
+        raise UsageError(
+            f"{what} has dtype {have}; the program was traced for {aval.str_short()}",
+            hint="convert it, or trace again for the new dtype",
+        )
+    return value
 
 
 def operation_count(closed: jex_core.ClosedJaxpr) -> int:

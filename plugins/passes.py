@@ -21,5 +21,6 @@ def xlapass_passes() -> Mapping[str, Entry]:
         "fold-batch-norm": Entry(
             "xlapass.passes.fold_batch_norm:FoldBatchNorm", "scale and shift into the weights before them"
         ),
+        "layout": Entry("xlapass.passes.layout:Layout", "channels-last or channels-first, for the whole program"),
         "mlir": Entry("xlapass.passes.mlir:Mlir", "MLIR passes at the StableHLO level"),
     }

@@ -72,7 +72,8 @@ def compare_programs(before: Program, after: Program, numerics: Numerics, *, see
     """
     run_before, run_after = evaluator(before), evaluator(after)
     for name, flat in verification_inputs(before, special=numerics == "exact", seed=seed):
-        expected, actual = run_before(flat), run_after(flat)
+        expected = before.as_traced(run_before(flat), outputs=True)
+        actual = after.as_traced(run_after(after.as_converted(before.as_traced(flat))), outputs=True)
         for output, want, have in zip(before.output_names, expected, actual, strict=True):
             error, allowed = difference(want, have, numerics)
             if error > allowed:

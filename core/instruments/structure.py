@@ -47,7 +47,12 @@ def _interface_problem(before: Program, after: Program) -> str | None:
     """What changed in the program's type that no pass may change."""
     if after.in_tree != before.in_tree or after.out_tree != before.out_tree:
         return "the structure of inputs or outputs changed"
-    for what, old, new in (("input", before.in_avals, after.in_avals), ("output", before.out_avals, after.out_avals)):
+    kinds = (
+        ("input", before.in_avals, before.input_permutations, after.in_avals, after.input_permutations),
+        ("output", before.out_avals, before.output_permutations, after.out_avals, after.output_permutations),
+    )
+    for what, old_avals, old_permutations, new_avals, new_permutations in kinds:
+        old, new = _traced_types(old_avals, old_permutations), _traced_types(new_avals, new_permutations)
         if len(old) != len(new):
             return f"it has {len(new)} {what}s where there were {len(old)}"
         for index, (a, b) in enumerate(zip(old, new, strict=True)):
@@ -62,6 +67,14 @@ def _interface_problem(before: Program, after: Program) -> str | None:
     if lost or gained:
         return f"its effects changed: lost {sorted(map(str, lost))}, gained {sorted(map(str, gained))}"
     return _effect_count_problem(before, after)
+
+
+def _traced_types(avals: Sequence[Any], permutations: Sequence[Any]) -> list[Any]:
+    """The types in the layout in which the program was traced."""
+    if not permutations:
+        return list(avals)
+    pairs = zip(avals, permutations, strict=True)
+    return [a if p is None else a.update(shape=tuple(a.shape[p.index(i)] for i in range(len(p)))) for a, p in pairs]
 
 
 def _effect_count_problem(before: Program, after: Program) -> str | None:
