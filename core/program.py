@@ -187,15 +187,16 @@ def _fitting(value: Any, aval: Any, what: str) -> Any:
     dtype = getattr(aval, "dtype", None)
     if dtype is None or getattr(value, "dtype", None) == dtype:
         return value
-    if isinstance(value, bool | int | float | complex) and jnp.promote_types(type(value), dtype) == dtype:
-        return np.asarray(value, dtype)
     have = jax.dtypes.canonicalize_dtype(getattr(value, "dtype", type(value)), allow_extended_dtype=True)
-    if have != dtype:
-        raise UsageError(
-            f"{what} has dtype {have}; the program was traced for {aval.str_short()}",
-            hint="convert it, or trace again for the new dtype",
-        )
-    return value
+    if have == dtype:
+        return value
+    if isinstance(value, bool | int | float) and jnp.promote_types(type(value), dtype) == dtype:
+        array = np.asarray(value, dtype)
+        return array.item() if aval.weak_type else array  # Python scalars are what is weakly typed
+    raise UsageError(
+        f"{what} has dtype {have}; the program was traced for {aval.str_short()}",
+        hint="convert it, or trace again for the new dtype",
+    )
 
 
 def operation_count(closed: jex_core.ClosedJaxpr) -> int:

@@ -124,14 +124,24 @@ def _name_of(fn: Any) -> str:
 
 
 def _symbolic_arguments(args: Sequence[Any], dynamic: Any) -> tuple[Any, ...]:
-    shapes = dynamic if isinstance(dynamic, str) else tuple(dynamic)
     try:
-        return tuple(jax.export.symbolic_args_specs(tuple(args), shapes))
+        shapes = dynamic if isinstance(dynamic, str) else tuple(dynamic)
+        specs = tuple(jax.export.symbolic_args_specs(tuple(args), shapes))
+        for leaf, spec in zip(jax.tree_util.tree_leaves(tuple(args)), jax.tree_util.tree_leaves(specs), strict=True):
+            _require_same_sizes(np.shape(leaf), spec.shape)
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"dynamic={dynamic!r} does not fit the example arguments: {error}",
             hint='write one text per argument, for example dynamic=("batch, ...", None)',
         ) from error
+    return specs
+
+
+def _require_same_sizes(shape: tuple[Any, ...], spec: tuple[Any, ...]) -> None:
+    """Known sizes must be those of the example; `jax.export.symbolic_args_specs` does not look."""
+    fits = len(shape) == len(spec) and all(not isinstance(b, int) or a == b for a, b in zip(shape, spec, strict=True))
+    if not fits:
+        raise ValueError(f"it says {spec} where the example has the shape {shape}")
 
 
 def _leaf_names(args: tuple[Any, ...], argument_names: list[str]) -> tuple[str, ...]:
