@@ -27,6 +27,12 @@ TRANSPARENT = frozenset({"copy", "copy_p", "convert_element_type", "reshape", "b
 """Primitives that a pattern looks through when they leave shape and dtype as they were."""
 
 
+_SPREADING = frozenset({"broadcast_in_dim", "reshape", "copy", "copy_p", "squeeze", "expand_dims"})
+"""Primitives behind which a broadcast scalar is looked for."""
+
+_MAY_HIDE_A_SCALAR = TRANSPARENT | _SPREADING
+
+
 @dataclasses.dataclass
 class Attempt:
     """One try of a pattern, with how far it came: the explanation of a near miss."""
@@ -50,6 +56,10 @@ class Pattern:
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         """Yields the bindings of every way in which ``value`` matches, given those made so far."""
         raise NotImplementedError
+
+    def may_be(self, value: Value) -> bool:
+        """False where ``value`` surely does not match: a quick look, to save the full attempt."""
+        return True
 
     def __add__(self, other: Pattern | float) -> Pattern:
         return Op(("add", "add_any"), (self, as_pattern(other)))
@@ -109,6 +119,10 @@ class Number(Pattern):
     value: complex
     tolerance: float = 0.0
 
+    def may_be(self, value: Value) -> bool:
+        """Whether the value is a constant, or is looked through."""
+        return value.is_const or (value.producer is not None and value.producer.name in _MAY_HIDE_A_SCALAR)
+
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         have = scalar_of(value)
         if have is not None and self._equals(have):
@@ -130,6 +144,10 @@ class ScalarVar(Pattern):
     """A scalar constant of any value, perhaps broadcast; bound to the innermost scalar value."""
 
     name: str
+
+    def may_be(self, value: Value) -> bool:
+        """Whether the value is a constant, or is looked through."""
+        return value.is_const or (value.producer is not None and value.producer.name in _MAY_HIDE_A_SCALAR)
 
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         inner = through_broadcasts(value)
@@ -164,6 +182,23 @@ class Op(Pattern):
             attempt.failed(depth, f"expected {' or '.join(self.names)} and found {describe(value)}")
             return
         yield from self.matches_node(node, bindings, attempt, depth)
+
+    def may_be(self, value: Value) -> bool:
+        """Whether the producer has one of the names, or is looked through."""
+        node = value.producer
+        return node is not None and (node.name in self.names or node.name in TRANSPARENT)
+
+    def may_match(self, node: Node) -> bool:
+        """False where ``node`` surely does not match: the operands one level up are looked at."""
+        if self.operands is None or len(self.operands) != len(node.inputs):
+            return True
+        return self._may_be_operands(node.inputs) or (
+            node.name in COMMUTATIVE and self._may_be_operands(node.inputs[::-1])
+        )
+
+    def _may_be_operands(self, values: list[Value]) -> bool:
+        assert self.operands is not None
+        return all(map(_may_be, self.operands, values))
 
     def matches_node(self, node: Node, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         """As `matches`, for a node."""
@@ -216,6 +251,14 @@ class Either(Pattern):
     def names(self) -> tuple[str, ...]:
         """Names of the primitives at the roots of the choices."""
         return tuple(dict.fromkeys(itertools.chain.from_iterable(c.names for c in self._operations())))
+
+    def may_be(self, value: Value) -> bool:
+        """Whether one of the choices may match."""
+        return any(choice.may_be(value) for choice in self.choices)
+
+    def may_match(self, node: Node) -> bool:
+        """False where ``node`` surely does not match."""
+        return any(choice.may_match(node) for choice in self._operations())
 
     def matches_node(self, node: Node, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         """As `matches`, for a node."""
@@ -284,8 +327,7 @@ def through_broadcasts(value: Value) -> Value:
     """The value behind broadcasts, reshapes, copies and no-op conversions, down to the smallest."""
     while (node := value.producer) is not None:
         inner = node.inputs[0] if node.inputs else None
-        spreads = node.name in ("broadcast_in_dim", "reshape", "copy", "copy_p", "squeeze", "expand_dims")
-        if inner is None or not (spreads or through_no_ops(value) is not value):
+        if inner is None or not (node.name in _SPREADING or through_no_ops(value) is not value):
             break
         value = inner
     return value
@@ -318,6 +360,10 @@ def describe(value: Value) -> str:
     if value.producer is None:
         return f"an input {value.aval.str_short()}"
     return f"{value.producer.name} {value.aval.str_short()}"
+
+
+def _may_be(pattern: Pattern, value: Value) -> bool:
+    return pattern.may_be(value)
 
 
 def _produced_by(value: Value, names: tuple[str, ...]) -> bool:

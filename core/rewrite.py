@@ -27,9 +27,10 @@ REWRITES_PER_NODE = 64
 class Match:
     """What a pattern found: ``match["x"]`` is the `Value` (or `Node`) bound to ``x``."""
 
-    def __init__(self, root: Node, bindings: Bindings) -> None:
+    def __init__(self, root: Node, bindings: Bindings, rule: str | None = None) -> None:
         self.root = root
         self.bindings = bindings
+        self.rule = rule
 
     def __getitem__(self, name: str) -> Any:
         return self.bindings[name]
@@ -45,6 +46,28 @@ class Match:
         assert self.root.graph is not None
         return self.root.graph
 
+    def like(self, node: Node, *inputs: Value, **changes: Any) -> Value:
+        """The first result of a new equation like ``node``, with other operands and some parameters changed."""
+        params = {**node.params, **changes}
+        return self.graph.emit(node.primitive, inputs, params, before=self.root, rule=self.rule)[0]
+
+    def trace(self, fn: Callable[..., Any], *values: Value, static: tuple[Any, ...] = ()) -> Value:
+        """The first result of ``fn(*arrays, *static)``, a plain JAX function that depends on nothing else."""
+        return self.graph.splice(fn, *values, before=self.root, rule=self.rule, static=static)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """A replacement that is not traced: it puts new equations in place itself, with `Match.like` and `Match.trace`.
+
+    It takes a tenth of the time, and suits rules that apply at every other equation.
+
+    Attributes:
+      fn: takes the `Match`; returns the value in place of the root's result, or a list of one for each result.
+    """
+
+    fn: Callable[[Match], Value | list[Value]]
+
 
 Check = Callable[[Match], str | None]
 """Declines a match with a sentence that says why, or returns None to accept it."""
@@ -58,7 +81,7 @@ class Rule:
       name: unique in its pass, in kebab-case.
       pattern: what to look for; its root is an operation, or a choice of operations.
       replacement: a plain JAX function whose parameters are named after pattern variables (a parameter named ``match``
-        gets the `Match`, for static facts), or a pattern variable whose value takes the root's place.
+        gets the `Match`, for static facts), a pattern variable whose value takes the root's place, or a `Build`.
       check: see `Check`; None accepts every match.
       numerics: what the rewrite may do to results.
       where: file and line of the rule's definition.
@@ -66,7 +89,7 @@ class Rule:
 
     name: str
     pattern: Op | Either
-    replacement: Callable[..., Any] | Var
+    replacement: Callable[..., Any] | Var | Build
     check: Check | None = None
     numerics: Numerics = "exact"
     where: str = dataclasses.field(default_factory=lambda: _definition_place())
@@ -75,6 +98,9 @@ class Rule:
         """Builds the replacement in front of the root and returns one value per output of the root."""
         if isinstance(self.replacement, Var):
             return [match[self.replacement.name]]
+        if isinstance(self.replacement, Build):
+            built = self.replacement.fn(match)
+            return built if isinstance(built, list) else [built]
         names, wants_match = _parameters(self.replacement)
         values = [match[name] for name in names]
         replacement = self.replacement
@@ -151,7 +177,10 @@ class RewriteLog:
 
     def of(self, rule: Rule) -> RuleStatistics:
         """The statistics of ``rule``, made on first use."""
-        return self.rules.setdefault(rule.name, RuleStatistics())
+        known = self.rules.get(rule.name)
+        if known is None:
+            known = self.rules[rule.name] = RuleStatistics()
+        return known
 
 
 class RuleIndex:
@@ -216,6 +245,8 @@ def _rewrite_node(graph: Graph, node: Node, rules: RuleIndex, log: RewriteLog) -
     for rule in rules.at(node):
         statistics = log.of(rule)
         statistics.attempts += 1
+        if rule.name not in log.explain and not rule.pattern.may_match(node):
+            continue
         start = time.perf_counter()
         match = _match(rule, node, statistics, log)
         touched = None if match is None else _replace(graph, rule, match)
@@ -230,7 +261,7 @@ def _match(rule: Rule, node: Node, statistics: RuleStatistics, log: RewriteLog) 
     """The first way to match that the check accepts."""
     attempt = Attempt()
     for bindings in rule.pattern.matches_node(node, {}, attempt, 0):
-        match = Match(node, bindings)
+        match = Match(node, bindings, rule.name)
         reason = rule.check(match) if rule.check is not None else None
         if reason is None:
             return match
