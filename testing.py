@@ -164,15 +164,14 @@ class _Run:
         options: dict[str, Any],
         instruments: Sequence[Instrument] = (),
     ) -> None:
-        registry = registry if registry is not None else registry_with()
+        self.registry = registry if registry is not None else registry_with()
         self.before = as_program(fn, args, **options)
-        self.pipeline = _pipeline_of(subject, registry)
-        self.rule_names = list(_rule_names(self.pipeline, registry))
+        self.pipeline = _pipeline_of(subject, self.registry)
+        self.rule_names = list(_rule_names(self.pipeline, self.registry))
         self._events = _Events()
         watching = [self._events, StructuralVerifier(), *instruments]
-        manager = PassManager(self.pipeline, registry=registry, instruments=watching, explain=self.rule_names)
         try:
-            self.after = manager.run(self.before)
+            self.after = PassManager(self.pipeline, registry=self.registry, instruments=watching).run(self.before)
         except VerificationError as error:
             raise AssertionError(f"{error}\n{self.difference()}") from error
 
@@ -186,8 +185,12 @@ class _Run:
             yield from event.context.log.rules.items()
 
     def near_misses(self, rule: str | None = None) -> list[NearMiss]:
-        """Where rules almost applied; those that came furthest first."""
-        found = [miss for event in self._events.seen for miss in event.context.log.near_misses]
+        """Where rules almost applied, those that came furthest first: from another run, which takes notes."""
+        events = _Events()
+        PassManager(self.pipeline, registry=self.registry, instruments=[events], explain=self.rule_names).run(
+            self.before
+        )
+        found = [miss for event in events.seen for miss in event.context.log.near_misses]
         return sorted((m for m in found if rule in (None, m.rule)), key=lambda m: (not m.matched, -m.depth))
 
     def explanation(self, rule: str | None = None) -> str:
