@@ -103,6 +103,19 @@ def _unwrapped(leaf: Any) -> Any:
     return leaf.val if type(leaf).__name__ == "HashableArray" else leaf
 
 
+def has_composites(jaxpr: jex_core.Jaxpr) -> bool:
+    """Whether a composite stands in ``jaxpr`` or in a body below it."""
+    pending, seen = [jaxpr], {id(jaxpr)}
+    while pending:
+        for eqn in pending.pop().eqns:
+            if eqn.primitive.name == "composite":
+                return True
+            inner = [body for body in jex_core.jaxprs_in_params(eqn.params) if id(body) not in seen]
+            seen.update(map(id, inner))
+            pending.extend(inner)
+    return False
+
+
 def used_elsewhere(match: Match) -> str | None:
     """A check: declines where something outside the match reads a value inside it, which would be computed twice."""
     inside = inner_nodes(match.root, _leaves(match))

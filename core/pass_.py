@@ -96,8 +96,14 @@ class GraphPass(Pass):
     def apply(self, graph: Graph, context: PassContext) -> bool:
         """Edits ``graph`` (and, through `Graph.walk`, its regions); returns whether anything changed."""
 
+    def has_work(self, program: Program, context: PassContext) -> bool:
+        """A quick look, before the graph is built: False only where the pass surely changes and reports nothing."""
+        return True
+
     def run(self, program: Program, context: PassContext) -> PassResult:
         """Builds the graph, applies, and converts back."""
+        if not self.has_work(program, context):
+            return PassResult(program, changed=False)
         graph = Graph(program.jaxpr, provenance=program.provenance)
         changed = self.apply(graph, context)
         closed = graph.to_closed()
@@ -148,6 +154,10 @@ class RewritePass(GraphPass):
             and rule.name not in self.skip
             and within(rule.numerics, context.numerics)
         ]
+
+    def has_work(self, program: Program, context: PassContext) -> bool:
+        """Whether there are any rules."""
+        return bool(self.rules(context))
 
     def apply(self, graph: Graph, context: PassContext) -> bool:
         """Applies the rules to every region."""

@@ -6,12 +6,13 @@ import collections
 import dataclasses
 from typing import Any, ClassVar
 
-from ..core.composites import Kernel, decode_attributes, find_kernel
+from ..core.composites import Kernel, decode_attributes, find_kernel, has_composites
 from ..core.errors import PassError, XlapassError
 from ..core.graph import Graph
 from ..core.node import Node
 from ..core.pass_ import NUMERICS_ORDER, GraphPass, PassContext, within
 from ..core.plugins import Registered
+from ..core.program import Program
 from ..core.rewrite import Numerics
 
 
@@ -26,6 +27,10 @@ class LowerComposites(GraphPass):
     name: ClassVar[str] = "lower-composites"
 
     keep: tuple[str, ...] = ()
+
+    def has_work(self, program: Program, context: PassContext) -> bool:
+        """Whether there is a composite."""
+        return has_composites(program.jaxpr.jaxpr)
 
     def apply(self, graph: Graph, context: PassContext) -> bool:
         """Goes from the outside in: what a kernel replaces is not looked into."""
