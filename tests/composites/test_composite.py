@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from support import operations, text
+from support import operations
 from xlapass.core.backend import Legality, LegalityTable
 from xlapass.core.composites import Composite, Kernel, attributes_of, composites, find_kernel
 from xlapass.core.errors import PassError, UsageError
@@ -19,6 +19,7 @@ from xlapass.core.target import Target
 from xlapass.core.tracing import trace
 from xlapass.passes.composites.gelu import GELU
 from xlapass.passes.composites.silu import SILU
+from xlapass.testing import program_text
 
 X = jnp.linspace(-3.0, 3.0, 12).reshape(3, 4)
 CPU, GPU = Target("cpu", "cpu"), Target("gpu", "cuda")
@@ -246,4 +247,4 @@ def test_name_stacks_are_not_doubled(run):
     program = run("fuse", trace(model, X))
     lowered = run("lower-composites", program)
     assert {str(eqn.source_info.name_stack) for eqn in lowered.jaxpr.eqns} == {"layer"}
-    assert text(lowered) == text(trace(model, X))
+    assert program_text(lowered) == program_text(trace(model, X))
