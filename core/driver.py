@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from . import options
 from .backend import Artifact, Backend
-from .errors import UsageError
+from .errors import CompileError, UsageError, XlapassError
 from .instruments.numerics import NumericalVerifier
 from .instruments.report import Report
 from .instruments.selection import PermittedNumerics
@@ -142,8 +142,22 @@ def run_plan(
     """Runs the passes of a plan over a program and hands the result to its backend."""
     report = Report()
     optimized = optimize(chosen, program, numerics=numerics, verify=verify, instruments=[report, *instruments])
-    artifact = chosen.backend.emit(optimized, chosen.target)
+    artifact = emit(chosen, optimized)
     artifact.report = report
+    return artifact
+
+
+def emit(chosen: Plan, program: Program) -> Artifact:
+    """Hands a program to the backend of a plan; whatever the backend raises becomes a `CompileError` that names it."""
+    name = chosen.backend.name
+    try:
+        artifact = chosen.backend.emit(program, chosen.target)
+    except XlapassError:
+        raise
+    except (Exception, SystemExit) as error:  # a stranger's backend may raise anything; say whose it is
+        raise CompileError(f"backend {name!r} raised {type(error).__name__}: {error}") from error
+    if not isinstance(artifact, Artifact):
+        raise CompileError(f"backend {name!r} returned {type(artifact).__name__}, not an Artifact")
     return artifact
 
 
