@@ -1,0 +1,134 @@
+"""`select-forms`: replace operations by equivalent forms that the backend runs faster."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+from jax.extend import core as jex_core
+
+from ..core.errors import UsageError
+from ..core.forms import DIRECT, Choice, Form, FormTable, FormWarning, Signature, loosest
+from ..core.graph import Graph
+from ..core.node import Node
+from ..core.options import suggestion
+from ..core.pass_ import GraphPass, PassContext
+from ..core.plugins import Registry
+from ..core.rewrite import Numerics
+from ..core.timings import Timings
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectForms(GraphPass):
+    """Replaces operations by equivalent forms that the backend runs faster.
+
+    Attributes:
+      only: forms to use, as ``primitive/form``; empty means all.
+      skip: forms not to use.
+      timings: a file of measured times, as ``tune`` writes it; without one, a static cost model decides.
+      least_gain: how many times faster a form must be to be used.
+    """
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    timings: str = ""
+    least_gain: float = 1.03
+
+    name: ClassVar[str] = "select-forms"
+    numerics: ClassVar[Numerics] = "reassociating"
+
+    def apply(self, graph: Graph, context: PassContext) -> bool:
+        """Replaces in every region; choices are reported as ``forms`` in the details."""
+        table = form_table(context.registry, self.only, self.skip)
+        timings = Timings.read(self.timings) if self.timings else Timings()
+        selection = _Selection(table, timings, context.numerics, self.least_gain)
+        for region in graph.walk():
+            for node in region.nodes():
+                if node.name in table.primitives and not node.effects:
+                    selection.visit(region, node)
+        context.details["forms"] = selection.report
+        return bool(selection.report)
+
+    def effective_numerics(self, context: PassContext) -> Numerics:
+        """The loosest of the forms that were used."""
+        return loosest(entry["numerics"] for entry in context.details.get("forms", ()))
+
+
+def form_table(registry: Registry, only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> FormTable:
+    """The forms that plugins bring, or some of them by their names ``primitive/form``.
+
+    Raises:
+      UsageError: a name that no form has.
+    """
+    forms = [form for family in registry.all_of("form family").values() for form in family]
+    known = {str(form) for form in forms}
+    for name in (*only, *skip):
+        if name not in known:
+            raise UsageError(f"there is no form {name!r}", hint=suggestion(name, known))
+    return FormTable(
+        form for form in forms if form.name == DIRECT or ((not only or str(form) in only) and str(form) not in skip)
+    )
+
+
+class _Selection:
+    """One run over a program; forms are traced once per signature."""
+
+    def __init__(self, table: FormTable, timings: Timings, numerics: Numerics, least_gain: float) -> None:
+        self.table = table
+        self.timings = timings
+        self.numerics = numerics
+        self.least_gain = least_gain
+        self.report: list[Mapping[str, Any]] = []
+        self._choices: dict[Signature, tuple[Choice, Form | None, jex_core.ClosedJaxpr | None]] = {}
+
+    def visit(self, region: Graph, node: Node) -> None:
+        """Replaces ``node`` when a form is faster."""
+        signature = Signature.of_node(node)
+        known = self._choices.get(signature)
+        if known is None:
+            known = self._choices[signature] = self._choose(signature, node)
+        choice, form, body = known
+        if form is None or body is None:
+            return
+        outputs = region.insert_jaxpr(body, node.inputs, before=node, rule=f"form {form}", relocate=True)
+        self.report.append(
+            {
+                "operation": node.name,
+                "where": node.where,
+                "form": form.name,
+                "numerics": form.numerics,
+                "gain": round(choice.gain, 2),
+                "measured": choice.measured,
+            }
+        )
+        for old, new in zip(node.outputs, outputs, strict=True):
+            region.replace(old, new)
+        region.erase(node)
+
+    def _choose(self, signature: Signature, node: Node) -> tuple[Choice, Form | None, jex_core.ClosedJaxpr | None]:
+        choice = self.table.choose(signature, numerics=self.numerics, seconds=self.timings.of(signature))
+        if choice.form == DIRECT or choice.gain < self.least_gain:
+            return choice, None, None
+        form = self.table.find(signature.primitive, choice.form)
+        assert form is not None
+        return choice, form, traced(form, node)
+
+
+def traced(form: Form, node: Node) -> jex_core.ClosedJaxpr | None:
+    """The form's equations at the types of the node's operands; None, with a warning, where it does not fit."""
+    avals = [jax.ShapeDtypeStruct(v.shape, v.dtype, weak_type=v.aval.weak_type) for v in node.inputs]
+    try:
+        body = jax.make_jaxpr(functools.partial(form.fn, **node.params))(*avals)
+    except Exception as error:  # a stranger's form may raise anything; the primitive itself always works
+        reason = f"raised {type(error).__name__}: {error}"
+    else:
+        types = [(v.aval.shape, v.aval.dtype) for v in body.jaxpr.outvars]
+        if types == [(v.aval.shape, v.aval.dtype) for v in node.outputs]:
+            return body
+        reason = f"gives {types} in place of {[(v.aval.shape, v.aval.dtype) for v in node.outputs]}"
+    warnings.warn(f"form {form} ({form.where}) {reason}; it is not used", FormWarning, stacklevel=2)
+    return None
