@@ -46,7 +46,7 @@ def rules_by_name(registry: Registry, problem: Callable[[str], None] = lambda te
     for pass_name in registry.names("pass"):
         try:
             cls = registry.load("pass", pass_name)
-            rules = [*cls.own_rules(), *registry.rules_for(pass_name)] if _is_class(cls, RewritePass) else []
+            rules = cls.known_rules(registry) if _is_class(cls, RewritePass) else []
         except Exception as error:  # a stranger's pass may raise anything; the others are listed
             problem(f"the rules of {pass_name} are left out: {error}")
             continue
@@ -62,7 +62,7 @@ def _pass(found: Registered, registry: Registry) -> Iterator[str]:
     yield f"  works on {cls.level}, numerics: {cls.numerics}{needs}"
     yield from _options(found.name, cls)
     if issubclass(cls, RewritePass):
-        rules = [*cls.own_rules(), *registry.rules_for(found.name)]
+        rules = cls.known_rules(registry)
         yield ""
         yield "  rules:"
         width = max((len(rule.name) for rule in rules), default=0)

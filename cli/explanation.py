@@ -39,7 +39,7 @@ def rules_of(one: Pass, registry: Registry) -> dict[str, Rule]:
     """The rules that a pass has, own and contributed, by name; whether it uses them is up to its options."""
     if not isinstance(one, RewritePass):
         return {}
-    return {rule.name: rule for rule in (*one.own_rules(), *registry.rules_for(one.name))}
+    return {rule.name: rule for rule in one.known_rules(registry)}
 
 
 def require_rule(name: str, pipeline: Pipeline, registry: Registry, numerics: Numerics) -> Rule:

@@ -133,9 +133,10 @@ class RewritePass(GraphPass):
     def own_rules(cls) -> Sequence[Rule]:
         """The rules that come with the pass."""
 
-    def known_rules(self, context: PassContext) -> list[Rule]:
-        """Every rule there is: those of the pass, then those that plugins add."""
-        return [*self.own_rules(), *context.registry.rules_for(self.name)]
+    @classmethod
+    def known_rules(cls, registry: Registry) -> list[Rule]:
+        """Every rule there is, whatever the options: those of the pass, then those that plugins add."""
+        return [*cls.own_rules(), *registry.rules_for(cls.name)]
 
     def regions(self, graph: Graph) -> Iterator[Graph]:
         """Where the rules are applied: everywhere, inner regions first."""
@@ -143,7 +144,7 @@ class RewritePass(GraphPass):
 
     def rules(self, context: PassContext) -> list[Rule]:
         """The rules of this run: the known ones, minus those that options or the permitted numerics exclude."""
-        known = {rule.name: rule for rule in self.known_rules(context)}
+        known = {rule.name: rule for rule in self.known_rules(context.registry)}
         for name in (*self.only, *self.skip):
             if name not in known:
                 raise UsageError(f"pass {self.name!r} has no rule {name!r}", hint=options.suggestion(name, known))

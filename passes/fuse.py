@@ -9,6 +9,7 @@ from typing import ClassVar
 from ..core.composites import composites, kernel_names, used_elsewhere
 from ..core.graph import Graph
 from ..core.pass_ import PassContext, RewritePass
+from ..core.plugins import Registry
 from ..core.rewrite import Check, Match, Rule
 
 
@@ -31,19 +32,23 @@ class Fuse(RewritePass):
         """None: all come with composites."""
         return ()
 
-    def known_rules(self, context: PassContext) -> list[Rule]:
+    @classmethod
+    def known_rules(cls, registry: Registry) -> list[Rule]:
         """The rules of composites, and those that plugins add; each declines where it would compute something twice."""
-        rules = [*self._rules_of_composites(context), *super().known_rules(context)]
+        of_composites = [rule for composite in composites(registry).values() for rule in composite.rules]
+        rules = [*of_composites, *super().known_rules(registry)]
         return [dataclasses.replace(rule, check=_also_unshared(rule.check)) for rule in rules]
 
-    def _rules_of_composites(self, context: PassContext) -> list[Rule]:
+    def rules(self, context: PassContext) -> list[Rule]:
+        """The rules of this run; none are loaded where a kernel is asked for and no plugin brings one."""
         if not self.with_kernel:
-            return [rule for composite in composites(context.registry).values() for rule in composite.rules]
+            return super().rules(context)
         wanted = kernel_names(context.registry, context.target.platform) if context.target is not None else set()
         if not wanted:
             return []
-        known = composites(context.registry)
-        return [rule for name in sorted(wanted & known.keys()) for rule in known[name].rules]
+        of_wanted = [c.rules for name, c in composites(context.registry).items() if name in wanted]
+        names = {rule.name for rules in of_wanted for rule in rules}
+        return [rule for rule in super().rules(context) if rule.name in names]
 
     def regions(self, graph: Graph) -> Iterator[Graph]:
         """All but the bodies of composites, in which the same operations stand again."""
