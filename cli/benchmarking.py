@@ -14,7 +14,7 @@ import numpy as np
 from rich.table import Table
 
 from ..core.driver import run_plan
-from ..core.errors import CompileError, UsageError
+from ..core.errors import CompileError, UsageError, XlapassError
 from ..core.files import write_atomically
 from ..core.program import Program
 from .comparison import reference_device
@@ -127,8 +127,11 @@ def measure(program: Program, executable: Callable[..., Any], seconds: float, pr
             order = (0, 1) if len(samples[0]) % 2 == 0 else (1, 0)
             for which in order:
                 samples[which].append(_sample((plain, executable)[which], arguments, repeats))
-    except jax.errors.JaxRuntimeError as error:
-        raise CompileError(f"{program.name} could not be compiled or run: {error}") from error
+    except XlapassError:
+        raise
+    except Exception as error:  # compilers, and callbacks of the user's, raise what they like
+        message = f"{program.name} could not be compiled or run: {type(error).__name__}: {error}"
+        raise CompileError(message) from error
     return Measurement(tuple(samples[0]), tuple(samples[1]), plain_compile, prepared + passes_compile)
 
 

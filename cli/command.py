@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ from ..core.errors import UsageError
 from .arguments import COMMANDS, COMPILE, PARSERS
 from .console import Terminal
 from .failures import EXIT_INTERRUPTED, close_stdout, report_failure
-from .interrupt import prompt_interrupts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,16 +25,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit status: 0, 1 (the model could not be compiled), 2 (used wrongly), 130 (interrupted).
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _guarded(list(argv))
+    status = _guarded(sys.argv[1:])
+    if status == EXIT_INTERRUPTED:
+        os._exit(status)  # XLA's threads may be in the middle of a compilation, for which Python's own end would wait
+    return status
+
+
+def _guarded(arguments: list[str]) -> int:
     terminal = Terminal(quiet="-q" in arguments or "--quiet" in arguments, debug="--debug" in arguments)
-    with prompt_interrupts(lambda: terminal.leave_now("interrupted"), EXIT_INTERRUPTED):
-        try:
-            status = _run(arguments, terminal)
-            terminal.flush()
-        except BrokenPipeError:
-            return close_stdout()
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # here everything ends up, as a message
-            return report_failure(error, terminal)
+    try:
+        status = _run(arguments, terminal)
+        terminal.flush()
+    except BrokenPipeError:
+        return close_stdout()
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # here everything ends up, as a message
+        status = report_failure(error, terminal)
+        terminal.flush()
     return status
 
 

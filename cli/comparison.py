@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core.backend import Artifact
-from ..core.errors import CompileError, MissingDependencyError
+from ..core.errors import CompileError, MissingDependencyError, XlapassError
 from ..core.instruments.numerics import difference
 from ..core.manager import Instrument, PassEvent
 from ..core.pass_ import NUMERICS_ORDER
@@ -156,8 +156,10 @@ def reference_device(platform: str) -> jax.Device:
 def _checked(what: str, run: Any) -> list[Any]:
     try:
         return list(jax.block_until_ready(run()))
-    except jax.errors.JaxRuntimeError as error:
-        raise CompileError(f"{what} could not be compiled or run: {error}") from error
+    except XlapassError:
+        raise
+    except Exception as error:  # compilers, and callbacks of the user's, raise what they like
+        raise CompileError(f"{what} could not be compiled or run: {type(error).__name__}: {error}") from error
 
 
 def _output_error(name: str, want: Any, have: Any, numerics: Numerics) -> OutputError:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
 from ..core.backend import Artifact
-from ..core.driver import Plan, Verify, optimize
-from ..core.errors import UsageError, VerificationError
+from ..core.driver import Plan, Verify, emit, optimize
+from ..core.errors import CompileError, UsageError, VerificationError, XlapassError
 from ..core.files import write_atomically
 from ..core.instruments.dump import Dump
 from ..core.instruments.report import Report
@@ -75,15 +76,19 @@ class _Compilation:
             return
         target = self.chosen.target
         with self.terminal.progress(f"compiling {program.name} for {target.name}"), self.terminal.user_output():
-            artifact = self.chosen.backend.emit(optimized, target)
+            artifact = emit(self.chosen, optimized)
             artifact.report = report
-            if self.request.emit:
-                self._write_stage(artifact.stage(self.request.emit))
-                notes, result = [], None
-            else:
+            with self._backend_named():
+                text = artifact.stage(self.request.emit) if self.request.emit else ""
+        if self.request.emit:
+            self._write_stage(text)
+            self._show_report(report)
+            return
+        with self.terminal.progress(f"compiling {program.name} for {target.name}"), self.terminal.user_output():
+            with self._backend_named():
                 self._save(artifact)
-                result = self._run(artifact, program, loosest.numerics)
                 notes = list(artifact.notes())
+            result = self._run(artifact, program, loosest.numerics)
         self._show_report(report, notes, result)
 
     def optimize(self, program: Program, watching: Sequence[Instrument]) -> Program:
@@ -108,6 +113,17 @@ class _Compilation:
         target = self.chosen.target
         self.terminal.say_progress(f"running {program.name} on {target.name}, and in plain JAX")
         return run_and_compare(artifact, program, target.platform, numerics)
+
+    @contextlib.contextmanager
+    def _backend_named(self) -> Iterator[None]:
+        """Whatever a backend's artifact raises becomes a `CompileError` that names the backend."""
+        try:
+            yield
+        except XlapassError:
+            raise
+        except (Exception, SystemExit) as error:  # a stranger's backend may raise anything; say whose it is
+            message = f"backend {self.chosen.backend.name!r} raised {type(error).__name__}: {error}"
+            raise CompileError(message) from error
 
     # -- what is written and shown -------------------------------------------------------------------------------------
 

@@ -100,13 +100,6 @@ class Terminal:
         if status is not None:
             status.start()
 
-    def leave_now(self, text: str) -> None:
-        """The last words of a process that ends without unwinding; gives the terminal its cursor back."""
-        if self._err.is_terminal:
-            self._err.show_cursor(True)
-        self._stderr.write(f"\n{text}\n")
-        self._stderr.flush()
-
     def flush(self) -> None:
         """Writes what is buffered; raises `BrokenPipeError` when nobody reads."""
         self._stdout.flush()

@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from ..core.errors import PassError, UserCodeError, XlapassError
+from ..core.errors import CompileError, UserCodeError, XlapassError
 from .console import Terminal
 
 EXIT_INTERRUPTED = 130
@@ -48,9 +48,10 @@ def report_failure(error: BaseException, terminal: Terminal) -> int:
 
 
 def _hides_a_traceback(error: XlapassError) -> bool:
-    """Whether someone's code failed that is neither the user's model nor xlapass: a pass, a plugin, a library."""
-    cause = error.__cause__
-    return isinstance(error, PassError) and cause is not None and not isinstance(cause, XlapassError)
+    """Whether someone's code failed that is neither the user's model nor xlapass: a pass, a backend, a library."""
+    if not isinstance(error, CompileError) or isinstance(error, UserCodeError):
+        return False
+    return error.__cause__ is not None and not isinstance(error.__cause__, XlapassError)
 
 
 def user_traceback(error: BaseException) -> str:
@@ -73,9 +74,8 @@ def user_traceback(error: BaseException) -> str:
 
 def _has_user_frames(shown: traceback.TracebackException) -> bool:
     """What JAX raised and caught inside itself on the way tells the user nothing."""
-    return any(not _is_hidden(frame.filename) for frame in shown.stack) or issubclass(
-        shown.exc_type or Exception, SyntaxError
-    )
+    is_syntax_error = shown.exc_type is not None and issubclass(shown.exc_type, SyntaxError)  # has its line, no frame
+    return is_syntax_error or any(not _is_hidden(frame.filename) for frame in shown.stack)
 
 
 def _is_hidden(filename: str) -> bool:
