@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,7 +43,7 @@ class Attempt:
 
     def failed(self, depth: int, reason: str) -> None:
         """Remembers ``reason`` when the match had come further than before."""
-        if depth >= self.depth:
+        if depth > self.depth or not self.reason:
             self.depth, self.reason = depth, reason
 
 
@@ -114,7 +115,11 @@ class Var(Pattern):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Number(Pattern):
-    """A scalar constant, perhaps broadcast or converted; ``tolerance`` is relative, in units of the dtype's epsilon."""
+    """A scalar constant, perhaps broadcast.
+
+    It is compared in the dtype of the constant, so 0.1 matches any float type's nearest number; zeros of different sign
+    differ. ``tolerance`` is relative, in units of that dtype's epsilon.
+    """
 
     value: complex
     tolerance: float = 0.0
@@ -131,17 +136,17 @@ class Number(Pattern):
             attempt.failed(depth, f"expected the number {self.value:g} and found {describe(value)}")
 
     def _equals(self, have: Any) -> bool:
-        want = np.asarray(self.value)
-        if not self.tolerance:
-            same_sign = bool(np.signbit(have) == np.signbit(want)) if np.isrealobj(have) else True
-            return bool(have == want) and (have != 0 or same_sign)
-        epsilon = _epsilon(have.dtype)
-        return bool(abs(have - want) <= self.tolerance * epsilon * abs(want))
+        if self.tolerance:
+            return bool(abs(complex(have) - self.value) <= self.tolerance * _epsilon(have.dtype) * abs(self.value))
+        want = _rounded(self.value, have.dtype)
+        if want is None or have != want:
+            return False
+        return bool(have != 0 or np.iscomplexobj(have) or np.signbit(float(have)) == np.signbit(float(want)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScalarVar(Pattern):
-    """A scalar constant of any value, perhaps broadcast; bound to the innermost scalar value."""
+    """A scalar constant of any value, perhaps broadcast; bound to a value of shape ``()``."""
 
     name: str
 
@@ -151,8 +156,8 @@ class ScalarVar(Pattern):
 
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         inner = through_broadcasts(value)
-        if inner.is_const and np.size(inner.const) == 1:
-            yield from Var(self.name).matches(inner, bindings, attempt, depth)
+        if inner.is_const and _is_numeric(inner.aval.dtype) and np.size(inner.const) == 1:
+            yield from Var(self.name).matches(_as_scalar(inner), bindings, attempt, depth)
         else:
             attempt.failed(depth, f"{self.name} should be a scalar constant and is {describe(value)}")
 
@@ -368,6 +373,27 @@ def _may_be(pattern: Pattern, value: Value) -> bool:
 
 def _produced_by(value: Value, names: tuple[str, ...]) -> bool:
     return value.producer is not None and value.producer.name in names
+
+
+def _as_scalar(constant: Value) -> Value:
+    """A constant of one element, with the shape ``()``."""
+    if constant.shape == ():
+        return constant
+    aval = jax.core.ShapedArray((), constant.dtype, weak_type=constant.aval.weak_type)
+    return Value(aval, const=constant.numpy().reshape(()), is_literal=True)
+
+
+def _rounded(number: complex, dtype: Any) -> Any:
+    """``number`` in ``dtype``; None where that type has nothing near it."""
+    if isinstance(number, complex) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        if number.imag:
+            return None
+        number = number.real
+    with np.errstate(all="ignore"):
+        rounded = np.asarray(number).astype(dtype)
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return rounded if np.isfinite(number) == np.isfinite(rounded) else None
+    return rounded if rounded == number else None
 
 
 def _is_numeric(dtype: Any) -> bool:
