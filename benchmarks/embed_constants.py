@@ -2,7 +2,8 @@
 
     python benchmarks/embed_constants.py [--models] [CASE ...]
 
-Forms: every weight an argument; only arrays of up to `SMALL_BYTES` embedded; all embedded. Run times are medians of
+Forms: every weight an argument; what `constants_to_embed` chooses embedded, small arrays and the kernels of
+convolutions (`auto`); all embedded. Run times are medians of
 alternating calls in one process, given for the first form and as ratios to it. Compile times and the memory that
 compilation adds at its peak are each taken in a process of their own.
 """
@@ -23,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import zoo
+from xlapass.backends.xla.embedding import constants_to_embed
 
-SMALL_BYTES = 4096
-FORMS = {"arguments": -1, "small": SMALL_BYTES, "embedded": 1 << 60}
+FORMS = ("arguments", "auto", "embedded")
 
 MODELS = {
     "resnet18": {},
@@ -35,6 +36,9 @@ MODELS = {
     "gpt2-prefill": {},
     "gpt2-decode": {},
     "lstm": {},
+    "convnext-t": {},
+    "densenet121": {},
+    "unet": {},
 }
 
 SECONDS_PER_CASE = 5.0
@@ -51,7 +55,7 @@ class Case:
     def compiled(self, form: str) -> Callable[[], Any]:
         """A call without arguments of the function compiled in that form."""
         leaves, tree = jax.tree.flatten(self.params)
-        embedded = [leaf.nbytes <= FORMS[form] for leaf in leaves]
+        embedded = self.embedded(form)
         passed = [leaf for leaf, inside in zip(leaves, embedded, strict=True) if not inside]
 
         def function(passed: list[Any], *inputs: Any) -> Any:
@@ -61,6 +65,16 @@ class Case:
 
         executable = jax.jit(function).lower(passed, *self.inputs).compile()
         return lambda: jax.block_until_ready(executable(passed, *self.inputs))
+
+    def embedded(self, form: str) -> list[bool]:
+        """Which leaves of the parameters the form embeds."""
+        leaves = jax.tree.leaves(self.params)
+        if form != "auto":
+            return [form == "embedded"] * len(leaves)
+        program = jax.make_jaxpr(lambda *inputs: self.fn(self.params, *inputs))(*self.inputs)
+        choice = zip(program.consts, constants_to_embed(program), strict=True)
+        chosen = {id(const) for const, inside in choice if inside}
+        return [id(leaf) in chosen for leaf in leaves]
 
     @property
     def megabytes(self) -> float:
@@ -91,15 +105,16 @@ def layer(transposed: bool) -> Case:
     return Case(fn, (random(3072, 768) if transposed else random(768, 3072), random(3072)), (random(1, 768),))
 
 
-def convolution(size: int, channels: int, layout: str) -> Case:
-    """3x3, with bias and ReLU; `nhwc` with a kernel HWIO, `nchw` with a kernel OIHW."""
+def convolution(size: int, channels: int, layout: str, mean: bool = False) -> Case:
+    """3x3, with bias, ReLU and perhaps the mean over space; `nhwc` with a kernel HWIO, `nchw` with a kernel OIHW."""
     last = layout == "nhwc"
     numbers = ("NHWC", "HWIO", "NHWC") if last else ("NCHW", "OIHW", "NCHW")
 
     def fn(params: Any, x: jax.Array) -> jax.Array:
         kernel, bias = params
         y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
-        return jax.nn.relu(y + (bias if last else bias[:, None, None]))
+        y = jax.nn.relu(y + (bias if last else bias[:, None, None]))
+        return y.mean((1, 2)) if mean else y
 
     kernel = random(3, 3, channels, channels) if last else random(channels, channels, 3, 3)
     x = random(1, size, size, channels) if last else random(1, channels, size, size)
@@ -124,6 +139,8 @@ OPERATIONS: dict[str, Callable[[], Case]] = {
     "gelu(x @ w.T + b), 1x768x3072": lambda: layer(transposed=True),
     "x @ w, 1x4096x4096": lambda: dense(1, 4096, 4096),
     "x @ w.T, 1x4096x4096": lambda: dense_transposed(1, 4096, 4096),
+    "x @ w, 1x768x50257": lambda: dense(1, 768, 50257),
+    "x @ w.T, 1x768x50257": lambda: dense_transposed(1, 768, 50257),
     "x @ w, 8x768x3072": lambda: dense(8, 768, 3072),
     "x @ w.T, 8x768x3072": lambda: dense_transposed(8, 768, 3072),
     "x @ w, 128x768x3072": lambda: dense(128, 768, 3072),
@@ -134,6 +151,7 @@ OPERATIONS: dict[str, Callable[[], Case]] = {
     "conv 14x14x256 OIHW": lambda: convolution(14, 256, "nchw"),
     "conv 7x7x512 HWIO": lambda: convolution(7, 512, "nhwc"),
     "conv 7x7x512 OIHW": lambda: convolution(7, 512, "nchw"),
+    "conv 7x7x512 HWIO, mean": lambda: convolution(7, 512, "nhwc", mean=True),
     "50 arrays of 64": lambda: many_biases(50),
     "260 arrays of 64": lambda: many_biases(260),
 }
@@ -201,16 +219,16 @@ def main() -> None:
     if options.compile_only:
         print(json.dumps(compile_cost(names[0], options.compile_only)))
         return
-    print("| case | weights, MB | arguments, ms | small, ratio | embedded, ratio | compile, s | compile, MB |")
+    print("| case | weights, MB | arguments, ms | auto, ratio | embedded, ratio | compile, s | compile, MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
         case = build(name)
         times = run_times(case)
-        costs = [compile_cost_elsewhere(name, form) for form in ("arguments", "embedded")]
+        costs = [compile_cost_elsewhere(name, form) for form in FORMS]
         seconds = " -> ".join(f"{cost['seconds']:.2f}" for cost in costs)
         megabytes = " -> ".join(f"{cost['megabytes']:.0f}" for cost in costs)
         print(
-            f"| {name} | {case.megabytes:.1f} | {times['arguments'] * 1e3:.3f} | {times['small']:.2f} "
+            f"| {name} | {case.megabytes:.1f} | {times['arguments'] * 1e3:.3f} | {times['auto']:.2f} "
             f"| {times['embedded']:.2f} | {seconds} | {megabytes} |",
             flush=True,
         )

@@ -64,7 +64,7 @@ def channels_last(path, leaf):
 @pytest.mark.parametrize("name", zoo.names())
 def test_model_traces_and_has_the_published_size(name):
     model = zoo.load(name)
-    assert model.name == name
+    assert (model.name, model.family) == (name, zoo.family(name))
     outputs = jax.tree.leaves(jax.eval_shape(model.fn, model.params, *model.inputs))
     assert all(output.size > 0 for output in outputs)
     if name in PARAMETERS:
