@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from typing import Any, ClassVar
 
@@ -92,8 +91,8 @@ class _Lowering:
         else:
             reason = kernel.check(node, target) if kernel.check is not None else None
         if reason is not None:
-            declined = self.context.details.setdefault("declined", {})
-            declined.setdefault(name, collections.Counter())[reason] += 1
+            declined = self.context.details.setdefault("declined", {}).setdefault(name, {})
+            declined[reason] = declined.get(reason, 0) + 1
             return None
         return found
 
@@ -124,8 +123,8 @@ class _Lowering:
         return new
 
     def _count(self, what: str, node: Node) -> None:
-        counts: Any = self.context.details.setdefault(what, collections.Counter())
-        counts[node.params["name"]] += 1
+        counts: dict[str, int] = self.context.details.setdefault(what, {})
+        counts[node.params["name"]] = counts.get(node.params["name"], 0) + 1
 
 
 def _call(*operands_and_static: Any) -> Any:

@@ -1,5 +1,7 @@
 """`Composite`, kernels, and what `lower-composites` and `fuse` make of them."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,6 +106,7 @@ class TestLowering:
         program = run("lower-composites", trace(SILU, X), entries, target=CPU, instruments=watching)
         assert operations(program) == ["mul", "tanh", "mul", "add", "mul"]
         assert report.records[0].details["kernel of stranger"] == {"xlapass.silu": 1}
+        assert json.loads(report.to_json())["passes"][0]["details"] == report.records[0].details
         assert set(program.provenance.values()) == {"xlapass.silu/cpu"}
 
     @pytest.mark.parametrize("target", [GPU, None])
