@@ -143,9 +143,9 @@ def _bodies(value: Any) -> list[jex_core.Jaxpr]:
 
 def _says_nothing(value: Any) -> bool:
     """Whether a parameter has the value that means "nothing special"."""
-    if isinstance(value, tuple) and value:
+    if isinstance(value, tuple):
         return all(map(_says_nothing, value))
-    return value is None or value is False or value == () or _compat.is_unspecified_sharding(value)
+    return value is None or value is False or _compat.is_unspecified_sharding(value)
 
 
 def _short(value: Any) -> str:
