@@ -104,19 +104,21 @@ class Node:
     """An equation.
 
     Attributes:
-      primitive: the JAX primitive; ``name`` is its name.
+      primitive: the JAX primitive; never replaced.
+      name: name of the primitive; ``"return"`` for a graph's terminator.
       inputs, outputs: values.
       params: parameters; replace whole entries with `Graph.set_params`, never mutate them.
       effects: JAX effects; a node with effects is never removed, merged or reordered.
       source_info, ctx: source location, name stack and tracing context of the equation.
     """
 
-    __slots__ = ("_eqn", "_next", "_prev", "_regions", "ctx", "effects", "graph", "inputs", "outputs", "params",
+    __slots__ = ("_eqn", "_next", "_prev", "_regions", "ctx", "effects", "graph", "inputs", "name", "outputs", "params",
                  "primitive", "source_info")  # fmt: skip
 
     def __init__(self, graph: Graph, primitive: Any, params: dict[str, Any], effects: Any, source_info: Any, ctx: Any):
         self.graph: Graph | None = graph
         self.primitive = primitive
+        self.name: str = "return" if primitive is None else primitive.name
         self.params = params
         self.effects = effects
         self.source_info = source_info
@@ -127,11 +129,6 @@ class Node:
         self._eqn: Any = None  # the equation it was made from, while it still says the same
         self._prev: Node | None = None
         self._next: Node | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the primitive; ``"return"`` for a graph's terminator."""
-        return self.primitive.name if self.primitive is not None else "return"
 
     @property
     def alive(self) -> bool:

@@ -34,17 +34,27 @@ _SPREADING = frozenset({"broadcast_in_dim", "reshape", "copy", "copy_p", "squeez
 _MAY_HIDE_A_SCALAR = TRANSPARENT | _SPREADING
 
 
-@dataclasses.dataclass
 class Attempt:
     """One try of a pattern, with how far it came: the explanation of a near miss."""
 
-    depth: int = 0
-    reason: str = ""
+    __slots__ = ("_parts", "_template", "depth")
 
-    def failed(self, depth: int, reason: str) -> None:
-        """Remembers ``reason`` when the match had come further than before."""
-        if depth > self.depth or not self.reason:
-            self.depth, self.reason = depth, reason
+    def __init__(self) -> None:
+        self.depth = 0
+        self._template = ""
+        self._parts: tuple[Any, ...] = ()
+
+    def failed(self, depth: int, template: str, *parts: Any) -> None:
+        """Remembers why, when the match had come further than before; ``{}`` in the template stands for a part."""
+        if depth > self.depth or not self._template:
+            self.depth, self._template, self._parts = depth, template, parts
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, as text, which is made only when it is wanted: nearly every attempt fails."""
+        if not self._parts:
+            return self._template
+        return self._template.format(*(describe(part) if isinstance(part, Value) else part for part in self._parts))
 
 
 Bindings = dict[str, Any]
@@ -62,34 +72,34 @@ class Pattern:
         """False where ``value`` surely does not match: a quick look, to save the full attempt."""
         return True
 
-    def __add__(self, other: Pattern | float) -> Pattern:
+    def __add__(self, other: Pattern | float) -> Op:
         return Op(("add", "add_any"), (self, as_pattern(other)))
 
-    def __radd__(self, other: Pattern | float) -> Pattern:
+    def __radd__(self, other: Pattern | float) -> Op:
         return as_pattern(other) + self
 
-    def __mul__(self, other: Pattern | float) -> Pattern:
+    def __mul__(self, other: Pattern | float) -> Op:
         return Op(("mul",), (self, as_pattern(other)))
 
-    def __rmul__(self, other: Pattern | float) -> Pattern:
+    def __rmul__(self, other: Pattern | float) -> Op:
         return as_pattern(other) * self
 
-    def __sub__(self, other: Pattern | float) -> Pattern:
+    def __sub__(self, other: Pattern | float) -> Op:
         return Op(("sub",), (self, as_pattern(other)))
 
-    def __rsub__(self, other: Pattern | float) -> Pattern:
+    def __rsub__(self, other: Pattern | float) -> Op:
         return as_pattern(other) - self
 
-    def __truediv__(self, other: Pattern | float) -> Pattern:
+    def __truediv__(self, other: Pattern | float) -> Op:
         return Op(("div",), (self, as_pattern(other)))
 
-    def __rtruediv__(self, other: Pattern | float) -> Pattern:
+    def __rtruediv__(self, other: Pattern | float) -> Op:
         return as_pattern(other) / self
 
-    def __neg__(self) -> Pattern:
+    def __neg__(self) -> Op:
         return Op(("neg",), (self,))
 
-    def __or__(self, other: Pattern) -> Pattern:
+    def __or__(self, other: Pattern) -> Either:
         return Either((self, other))
 
 
@@ -102,7 +112,7 @@ class Var(Pattern):
 
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         if self.const and not value.is_const:
-            attempt.failed(depth, f"{self.name} should be a constant and is {describe(value)}")
+            attempt.failed(depth, "{} should be a constant and is {}", self.name, value)
             return
         bound = bindings.get(self.name)
         if bound is None:
@@ -110,7 +120,7 @@ class Var(Pattern):
         elif same_value(bound, value):
             yield bindings
         else:
-            attempt.failed(depth, f"{self.name} stands for two different values here")
+            attempt.failed(depth, "{} stands for two different values here", self.name)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,7 +143,7 @@ class Number(Pattern):
         if have is not None and self._equals(have):
             yield bindings
         else:
-            attempt.failed(depth, f"expected the number {self.value:g} and found {describe(value)}")
+            attempt.failed(depth, "expected the number {:g} and found {}", self.value, value)
 
     def _equals(self, have: Any) -> bool:
         if self.tolerance:
@@ -159,7 +169,7 @@ class ScalarVar(Pattern):
         if inner.is_const and _is_numeric(inner.aval.dtype) and np.size(inner.const) == 1:
             yield from Var(self.name).matches(_as_scalar(inner), bindings, attempt, depth)
         else:
-            attempt.failed(depth, f"{self.name} should be a scalar constant and is {describe(value)}")
+            attempt.failed(depth, "{} should be a scalar constant and is {}", self.name, value)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,7 +194,7 @@ class Op(Pattern):
         value = value if _produced_by(value, self.names) else through_no_ops(value)
         node = value.producer
         if node is None or node.name not in self.names or value.index != self.output:
-            attempt.failed(depth, f"expected {' or '.join(self.names)} and found {describe(value)}")
+            attempt.failed(depth, "expected {} and found {}", " or ".join(self.names), value)
             return
         yield from self.matches_node(node, bindings, attempt, depth)
 
@@ -210,7 +220,7 @@ class Op(Pattern):
         if node.name not in self.names or node.effects:
             return
         if self.where is not None and not self.where(node):
-            attempt.failed(depth, f"the parameters of {node.name} do not fit")
+            attempt.failed(depth, "the parameters of {} do not fit", node.name)
             return
         if self.name is not None:
             bindings = {**bindings, self.name: node}
@@ -218,7 +228,8 @@ class Op(Pattern):
             yield bindings
             return
         if len(self.operands) != len(node.inputs):
-            attempt.failed(depth, f"{node.name} has {len(node.inputs)} operands, not {len(self.operands)}")
+            counts = len(node.inputs), len(self.operands)
+            attempt.failed(depth, "{} has {} operands, not {}", node.name, *counts)
             return
         yield from self._match_operands(node.inputs, bindings, attempt, depth + 1)
         if node.name in COMMUTATIVE and node.inputs[0] is not node.inputs[1]:
