@@ -46,12 +46,15 @@ def locate_difference(
     old = {var: eqn for eqn in before.jaxpr.jaxpr.eqns for var in eqn.outvars}
     new = {var: eqn for eqn in after.jaxpr.jaxpr.eqns for var in eqn.outvars}
     common = [v for v in new if v in old and not isinstance(v, jex_core.DropVar)]
-    old_values, new_values = _values(before, common, flat), _values(after, common, flat)
-    for var, want, have in zip(common, old_values, new_values, strict=True):
+    outputs = before.jaxpr.jaxpr.outvars, after.jaxpr.jaxpr.outvars
+    old_values = _values(before, [*common, *outputs[0]], flat)
+    new_values = _values(after, [*common, *outputs[1]], flat)
+    for var, want, have in zip(common, old_values, new_values, strict=False):
         if differs(want, have):
             return _rewritten_operand(old[var], new[var], old, after)
-    for a, b in zip(before.jaxpr.jaxpr.outvars, after.jaxpr.jaxpr.outvars, strict=True):
-        if a is not b and not isinstance(a, jex_core.Literal) and a in old:
+    of_outputs = old_values[len(common) :], new_values[len(common) :]
+    for a, b, want, have in zip(*outputs, *of_outputs, strict=True):
+        if a is not b and not isinstance(a, jex_core.Literal) and a in old and differs(want, have):
             return _place(old[a], b, after)
     return None
 
