@@ -211,15 +211,25 @@ def find(graph: Graph, pattern: Op | Either) -> list[Match]:
 def rewrite(graph: Graph, rules: RuleIndex, log: RewriteLog) -> bool:
     """Applies rules to one graph (not its regions) until none applies; returns whether anything changed.
 
-    Nodes are visited in order; after a rewrite, the new nodes and the users of the result are visited again.
+    Nodes are visited in order; after a rewrite, the new nodes and the users of the result are visited again. A pattern
+    looks further than that, so the graph is swept until a whole sweep changes nothing.
 
     Raises:
-      PassError: rules undo each other without end, or a replacement raised or had the wrong type.
+      PassError: rules undo each other without end, or a rule raised or answered nonsense.
     """
+    budget = REWRITES_PER_NODE * (len(graph.nodes()) + 1)
+    changed = False
+    while rewrites := _sweep(graph, rules, log, budget):
+        budget -= rewrites
+        changed = True
+    return changed
+
+
+def _sweep(graph: Graph, rules: RuleIndex, log: RewriteLog, budget: int) -> int:
+    """Visits every node, and again what rewrites touch; returns how many rewrites were made."""
     pending = collections.deque(graph.nodes())
     queued = set(map(id, pending))
-    budget = REWRITES_PER_NODE * (len(pending) + 1)
-    changed = False
+    rewrites = 0
     while pending:
         node = pending.popleft()
         queued.discard(id(node))
@@ -228,16 +238,15 @@ def rewrite(graph: Graph, rules: RuleIndex, log: RewriteLog) -> bool:
         touched = _rewrite_node(graph, node, rules, log)
         if touched is None:
             continue
-        changed = True
-        budget -= 1
-        if budget < 0:
+        rewrites += 1
+        if rewrites > budget:
             busiest = max(log.rules, key=lambda name: log.rules[name].hits)
             raise PassError(f"rules rewrite each other's results without end; the busiest is {busiest!r}")
         for other in touched:
             if other.alive and id(other) not in queued and other is not graph.terminator:
                 queued.add(id(other))
                 pending.append(other)
-    return changed
+    return rewrites
 
 
 def _rewrite_node(graph: Graph, node: Node, rules: RuleIndex, log: RewriteLog) -> list[Node] | None:
@@ -248,8 +257,15 @@ def _rewrite_node(graph: Graph, node: Node, rules: RuleIndex, log: RewriteLog) -
         if rule.name not in log.explain and not rule.pattern.may_match(node):
             continue
         start = time.perf_counter()
-        match = _match(rule, node, statistics, log)
-        touched = None if match is None else _replace(graph, rule, match)
+        try:
+            match = _match(rule, node, statistics, log)
+            touched = None if match is None else _replace(graph, rule, match)
+        except Exception as error:  # whatever a stranger's rule raised is reported with the rule and its place
+            detail = error.message if isinstance(error, XlapassError) else f"{type(error).__name__}: {error}"
+            where = node.where
+            raise PassError(
+                f"rule {rule.name!r} ({rule.where}) failed on {node.name}: {detail}", where=where
+            ) from error
         statistics.seconds += time.perf_counter() - start
         if touched is not None:
             statistics.hits += 1
@@ -265,6 +281,8 @@ def _match(rule: Rule, node: Node, statistics: RuleStatistics, log: RewriteLog) 
         reason = rule.check(match) if rule.check is not None else None
         if reason is None:
             return match
+        if not isinstance(reason, str):
+            raise TypeError(f"the check answered {reason!r}, neither a reason to decline nor None")
         statistics.declined[reason] += 1
         if rule.name in log.explain:
             log.near_misses.append(NearMiss(rule.name, node.name, node.where, attempt.depth, reason, True))
@@ -274,20 +292,15 @@ def _match(rule: Rule, node: Node, statistics: RuleStatistics, log: RewriteLog) 
 
 
 def _replace(graph: Graph, rule: Rule, match: Match) -> list[Node]:
+    """Puts the replacement in place; returns the nodes to visit again."""
     root = match.root
     predecessor = root._prev
-    try:
-        values = rule.apply(match)
-        if len(values) != len(root.outputs):
-            raise PassError(f"the replacement returned {len(values)} values for {len(root.outputs)} results")
-        new_nodes = graph.nodes_between(predecessor, root)
-        touched = [*new_nodes, *(user for output in root.outputs for user in output.users)]
-        for old, new in zip(root.outputs, values, strict=True):
-            graph.replace(old, new)
-    except Exception as error:  # whatever the replacement raised is reported with the rule that holds it
-        detail = error.message if isinstance(error, XlapassError) else f"{type(error).__name__}: {error}"
-        raise PassError(
-            f"rule {rule.name!r} ({rule.where}) failed on {root.name}: {detail}", where=root.where
-        ) from error
+    values = rule.apply(match)
+    if len(values) != len(root.outputs):
+        raise PassError(f"the replacement returned {len(values)} values for {len(root.outputs)} results")
+    new_nodes = graph.nodes_between(predecessor, root)
+    touched = [*new_nodes, *(user for output in root.outputs for user in output.users)]
+    for old, new in zip(root.outputs, values, strict=True):
+        graph.replace(old, new)
     graph.erase_dead(root)
     return touched
