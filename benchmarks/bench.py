@@ -46,7 +46,8 @@ class Built:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; 0 when every output agreed with the reference's, else 1."""
     options = parser().parse_args(arguments)
-    console, progress = Console(), Console(stderr=True)
+    console, progress = Console(width=None if sys.stdout.isatty() else 140), Console(stderr=True)
+    conditions = machine()
     chosen, absent = present(choose_contenders(options.contenders))
     measurements: list[Measurement] = []
     layout_ratio: dict[str, dict[str, Quartiles]] = {}
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jax.clear_caches()
         gc.collect()
     results = Results(
-        machine=machine(),
+        machine=conditions,
         settings=vars(options) | {"out": str(options.out)},
         reference=REFERENCE,
         contenders={contender.name: contender.about for contender in chosen},
@@ -214,7 +215,7 @@ def write(results: Results, folder: Path, console: Console) -> None:
     """Shows the table and writes the files."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "bench.txt").open("w") as file:
-        for output in (console, Console(file=file, width=200)):
+        for output in (console, Console(file=file, width=140)):
             output.print(table(results))
             output.print(notes(results), highlight=False, markup=False, soft_wrap=True)
     write_json(results, folder / "bench.json")

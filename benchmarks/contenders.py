@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import importlib.metadata
 import importlib.util
 import inspect
@@ -72,7 +73,7 @@ class XlapassJit(Contender):
 
 
 class OnnxRuntime(Contender):
-    """ONNX Runtime on the file that xlapass exports."""
+    """ONNX Runtime on the file that xlapass exports, its threads spinning between operators or not."""
 
     name = "onnxruntime"
 
@@ -85,13 +86,18 @@ class OnnxRuntime(Contender):
     def variants(self, model: ZooModel) -> dict[str, Run]:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = thread_count()
+        variants: dict[str, Run] = {}
         with tempfile.TemporaryDirectory() as folder:
             path = _export(model, "onnx", Path(folder))
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        feed = {meta.name: array for meta, array in zip(session.get_inputs(), flat_inputs(model), strict=True)}
-        return {"": lambda: session.run(None, feed)}
+            # Spinning is the default, and slow where other work wants the cores.
+            for variant, spin in {"spinning": "1", "waiting": "0"}.items():
+                options = onnxruntime.SessionOptions()
+                options.intra_op_num_threads = thread_count()
+                options.add_session_config_entry("session.intra_op.allow_spinning", spin)
+                session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+                feed = {meta.name: array for meta, array in zip(session.get_inputs(), flat_inputs(model), strict=True)}
+                variants[variant] = functools.partial(session.run, None, feed)
+        return variants
 
 
 class OpenVino(Contender):
@@ -181,7 +187,8 @@ def function_and_arguments(model: ZooModel) -> tuple[Callable[..., Any], tuple[A
 
 
 def flat_inputs(model: ZooModel) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(function_and_arguments(model)[1])]
+    """The inputs as arrays of their own: OpenVINO shares memory only with writable ones."""
+    return [np.array(leaf) for leaf in jax.tree.leaves(function_and_arguments(model)[1])]
 
 
 def _blocking(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Run:

@@ -97,6 +97,9 @@ class Results:
         return summary
 
 
+# Load per core, from before the run, above which other work disturbs the figures.
+BUSY = 0.5
+
 OTHER_RUNTIMES = ("onnxruntime", "litert", "openvino")
 
 
@@ -138,6 +141,9 @@ def notes(results: Results) -> str:
     for contender, entry in results.summary()["against_fastest_runtime"].items():
         mean = entry["geometric_mean"]
         lines.append(f"{contender} against the fastest other runtime: geometric mean {mean:.2f}.")
+    load, cores = results.machine["load"], results.machine["cores"]
+    if load > BUSY * cores:
+        lines.append(f"The machine was busy before this began (load {load:.1f} on {cores} cores): measure again.")
     lines += [f"{name} is absent: {reason}." for name, reason in results.absent.items()]
     lines += [f"{m.contender} on {_label(m.model, m.layout)}: {m.failure}" for m in results.measurements if m.failure]
     return "\n".join(lines)

@@ -90,6 +90,7 @@ def test_a_run_writes_table_json_and_picture(small_field, tmp_path, capsys):
     assert found[contenders.CONTROL]["error"] < 1e-5
     assert found[contenders.CONTROL]["milliseconds"][1] > 0
     assert results["summary"]["all"]["wrong"] is None
+    assert results["machine"]["load"] >= 0
     assert results["summary"]["all"][contenders.CONTROL] == pytest.approx(found[contenders.CONTROL]["ratio"][1])
 
 
