@@ -17,7 +17,7 @@ from ..core.driver import run_plan
 from ..core.errors import CompileError, UsageError, XlapassError
 from ..core.files import write_atomically
 from ..core.program import Program
-from .comparison import reference_device
+from .comparison import failure_text, reference_device
 from .console import Terminal
 from .request import read_report, require_writable
 from .setup import load_plugins, load_program, make_plan, project_settings
@@ -130,8 +130,7 @@ def measure(program: Program, executable: Callable[..., Any], seconds: float, pr
     except XlapassError:
         raise
     except Exception as error:  # compilers, and callbacks of the user's, raise what they like
-        message = f"{program.name} could not be compiled or run: {type(error).__name__}: {error}"
-        raise CompileError(message) from error
+        raise CompileError(f"{program.name} could not be compiled or run: {failure_text(error)}") from error
     return Measurement(tuple(samples[0]), tuple(samples[1]), plain_compile, prepared + passes_compile)
 
 

@@ -112,7 +112,9 @@ def _plugins(args: argparse.Namespace, terminal: Terminal) -> int:
 def _new_plugin(args: argparse.Namespace, terminal: Terminal) -> int:
     from ..scaffold import create
 
-    create(args.name, args.folder)
+    folder = create(args.name, args.folder)
+    terminal.show(str(folder))
+    terminal.note(f"next: cd {folder}; pip install -e .; pytest")
     return 0
 
 

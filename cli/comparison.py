@@ -126,12 +126,11 @@ def run_and_compare(artifact: Artifact, original: Program, platform: str, numeri
     with jax.default_device(reference_device(platform)):
         expected = _checked("plain JAX", lambda: original.evaluate_flat(original.examples))
     start = time.perf_counter()
+    arguments = jax.tree_util.tree_unflatten(original.in_tree, original.examples)
     try:
-        executable = artifact.executable()
+        actual = _checked("the compiled program", lambda: jax.tree_util.tree_leaves(artifact.executable()(*arguments)))
     except MissingDependencyError as error:
         return Run(f"{error.message}; {error.hint}")
-    arguments = jax.tree_util.tree_unflatten(original.in_tree, original.examples)
-    actual = _checked("the compiled program", lambda: jax.tree_util.tree_leaves(executable(*arguments)))
     seconds = time.perf_counter() - start
     if len(actual) != len(expected):
         raise CompileError(
@@ -159,7 +158,14 @@ def _checked(what: str, run: Any) -> list[Any]:
     except XlapassError:
         raise
     except Exception as error:  # compilers, and callbacks of the user's, raise what they like
-        raise CompileError(f"{what} could not be compiled or run: {type(error).__name__}: {error}") from error
+        raise CompileError(f"{what} could not be compiled or run: {failure_text(error)}") from error
+
+
+def failure_text(error: Exception) -> str:
+    """What an exception says; of a traceback that XLA put into its message, the last line."""
+    text = f"{type(error).__name__}: {error}"
+    before, heading, traceback = text.partition("Traceback (most recent call last):\n")
+    return before + traceback.rstrip().rpartition("\n")[2] if heading else text
 
 
 def _output_error(name: str, want: Any, have: Any, numerics: Numerics) -> OutputError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ..core.errors import UsageError
 from ..core.manager import Instrument, PassEvent
@@ -22,7 +22,7 @@ class Explanation(Instrument):
 
     def __init__(self, rule: str) -> None:
         self.rule = rule
-        self.attempts = 0
+        self.tried = False
         self.hits: collections.Counter[str] = collections.Counter()
         self.near_misses: list[NearMiss] = []
 
@@ -30,7 +30,7 @@ class Explanation(Instrument):
         """Adds one run."""
         statistics = event.context.log.rules.get(self.rule)
         if statistics is not None:
-            self.attempts += statistics.attempts
+            self.tried |= statistics.attempts > 0
             self.hits[event.step.pass_.name] += statistics.hits
         self.near_misses += [miss for miss in event.context.log.near_misses if miss.rule == self.rule]
 
@@ -74,25 +74,26 @@ def explain(found: Explanation, rule: Rule) -> Iterator[str]:
     if total:
         passes = ", ".join(f"{count} in {name}" for name, count in found.hits.items() if count)
         yield f"  applied {_times(total)}: {passes}"
-    elif found.attempts:
-        yield f"  never applied; tried on {found.attempts} operations"
+    elif found.tried:
+        yield "  never applied"
     else:
         yield f"  never tried: the program has no {' or '.join(sorted(rule.pattern.names))}"
-    yield from _section("  matched, and declined by its check:", [m for m in found.near_misses if m.matched])
-    yield from _section("  matched in part:", [m for m in found.near_misses if not m.matched])
+    declined = [miss for miss in found.near_misses if miss.matched]
+    places = {(miss.operation, miss.where) for miss in declined}
+    partial = [m for m in found.near_misses if not m.matched and (m.operation, m.where) not in places]
+    yield from _section("  matched, and declined by its check:", declined)
+    yield from _section("  matched in part:", partial)
 
 
 def _section(heading: str, misses: list[NearMiss]) -> Iterator[str]:
     if not misses:
         return
-    counts: Mapping[NearMiss, int] = collections.Counter(misses)
-    ordered = sorted(counts.items(), key=lambda item: -item[0].depth)
+    places = sorted(dict.fromkeys(misses), key=lambda miss: -miss.depth)  # an operation is visited more than once
     yield heading
-    for miss, count in ordered[:SHOWN]:
-        times = f" ({_times(count)})" if count > 1 else ""
-        yield f"    {miss.operation} at {miss.where or 'an unknown place'}: {miss.reason}{times}"
-    if len(ordered) > SHOWN:
-        yield f"    and {len(ordered) - SHOWN} more places, which matched less"
+    for miss in places[:SHOWN]:
+        yield f"    {miss.operation} at {miss.where or 'an unknown place'}: {miss.reason}"
+    if len(places) > SHOWN:
+        yield f"    and {len(places) - SHOWN} more places, which matched no better"
 
 
 def _times(count: int) -> str:

@@ -43,15 +43,15 @@ def load_plugins(args: argparse.Namespace, settings: Settings, terminal: Termina
     for folder in (settings.folder, str(Path.cwd())):
         if folder and folder not in sys.path:
             sys.path.append(folder)
-    named = [name for name in dict.fromkeys([*settings.plugins, *given]) if name not in blocked]
-    modules = [name for name in named if not _is_installed_plugin(name)]
+    blocked += [name for name in settings.block if name not in given]
+    modules = [name for name in dict.fromkeys([*settings.plugins, *given]) if not _is_installed_plugin(name)]
     for name in modules:
-        _require_module(name)
+        if name not in blocked:
+            _require_module(name)
     with warnings.catch_warnings():
         warnings.simplefilter("always", PluginWarning)
         _send_plugin_warnings(terminal if warn else None)
-        here = [name for name in settings.block if name not in (*settings.plugins, *given)]
-        return load_registry(modules, block=[*here, *blocked], strict=args.strict_plugins)
+        return load_registry(modules, block=blocked, strict=args.strict_plugins)
 
 
 def _send_plugin_warnings(terminal: Terminal | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import difflib
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -142,10 +143,13 @@ def _bodies(value: Any) -> list[jex_core.Jaxpr]:
 
 
 def _says_nothing(value: Any) -> bool:
-    """Whether a parameter has the value that means "nothing special"."""
+    """Whether a parameter has the value that means "nothing special", or is a function, such as a derivative's."""
     if isinstance(value, tuple):
         return all(map(_says_nothing, value))
-    return value is None or value is False or _compat.is_unspecified_sharding(value)
+    if value is None or value is False or _compat.is_unspecified_sharding(value):
+        return True
+    is_empty_mesh = getattr(value, "empty", None) is True
+    return is_empty_mesh or isinstance(value, types.FunctionType)
 
 
 def _short(value: Any) -> str:
