@@ -12,12 +12,12 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .errors import UsageError
 
-_NEEDS_QUOTES = re.compile(r'[,{}()+"\s=]|^$')
+_NEEDS_QUOTES = re.compile(r'[][,{}()+"\s=]|^$|^none$')
 _SUFFIXES = {"k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -92,7 +92,7 @@ def format_value(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return "+".join(format_value(v) for v in value) if value else '""'
+        return "+".join(map(format_value, value))
     text = str(value)
     if isinstance(value, str) and _NEEDS_QUOTES.search(text):
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -145,24 +145,42 @@ def unquote(text: str) -> str:
 
 def split_outside_brackets(text: str, separator: str) -> list[str]:
     """Splits at ``separator`` where no bracket or quote is open; raises `UsageError` on unbalanced ones."""
-    parts, depth, start, quoted, i = [], 0, 0, False, 0
+    parts, depth, start = [], 0, 0
+    for i, char in _outside_quotes(text):
+        depth += (char in "{([") - (char in "})]")
+        if depth < 0:
+            raise UsageError(f"{text!r} has a {char!r} too many")
+        if char == separator and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    if depth:
+        raise UsageError(f"{text!r} has a bracket that is not closed")
+    return [part.strip() for part in [*parts, text[start:]]]
+
+
+def split_bracketed(text: str) -> tuple[str, str]:
+    """``"{a}b"`` as ``("a", "b")``: what stands in the bracket at the beginning, and what follows it."""
+    depth = 0
+    for i, char in _outside_quotes(text):
+        depth += (char in "{([") - (char in "})]")
+        if depth == 0:
+            return text[1:i], text[i + 1 :].strip()
+    raise UsageError(f"{text!r} has a bracket that is not closed")
+
+
+def _outside_quotes(text: str) -> Iterator[tuple[int, str]]:
+    """The characters that stand in no quotes, with their positions."""
+    quoted, i = False, 0
     while i < len(text):
-        char = text[i]
-        if quoted and char == "\\":
-            i += 1
-        elif char == '"':
+        if text[i] == '"':
             quoted = not quoted
         elif not quoted:
-            depth += (char in "{([") - (char in "})]")
-            if depth < 0:
-                raise UsageError(f"{text!r} has a {char!r} too many")
-            if char == separator and depth == 0:
-                parts.append(text[start:i])
-                start = i + 1
+            yield i, text[i]
+        elif text[i] == "\\":
+            i += 1
         i += 1
-    if depth or quoted:
-        raise UsageError(f"{text!r} has a bracket or quote that is not closed")
-    return [part.strip() for part in [*parts, text[start:]]]
+    if quoted:
+        raise UsageError(f"{text!r} has a quote that is not closed")
 
 
 def suggestion(name: str, known: Iterable[str], otherwise: str = "") -> str:

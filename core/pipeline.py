@@ -8,6 +8,7 @@ An item is a pass with options, a named pipeline, ``fixpoint(...)`` (repeat unti
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from .plugins import Registry
 FIXPOINT_LIMIT = 10
 """``fixpoint`` gives up after this many rounds; the passes here settle in two or three."""
 
-_ITEM = re.compile(r"([A-Za-z_][\w.-]*)\s*(?:\{(.*)\})?\s*(?:\((.*)\))?", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z_][\w.-]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Pipeline:
         """Raises `UsageError` when the passes cannot run in this order."""
         seen: set[str] = set()
         lowered_by = ""
-        for step in self.steps():
+        for step in _steps(self.items, rounds=2):
             one = step.pass_
             for needed in one.requires:
                 if needed not in seen:
@@ -112,12 +113,21 @@ def resolve(pipeline: PipelineLike, registry: Registry, *, name: str | None = No
     elif isinstance(pipeline, str):
         resolved = Pipeline(tuple(_Resolver(registry).resolve(pipeline, name, "")))
     else:
-        for item in pipeline:
+        for item in pipeline if isinstance(pipeline, Sequence) else [pipeline]:
             if not isinstance(item, Pass):
                 raise UsageError(f"a pipeline is made of passes, and {item!r} is none")
         resolved = Pipeline(tuple(Step(p) for p in pipeline))
     resolved.validate()
     return resolved
+
+
+@dataclasses.dataclass(frozen=True)
+class _FixpointOptions:
+    limit: int = FIXPOINT_LIMIT
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError(f"the limit must be at least 1, and is {self.limit}")
 
 
 class _Resolver:
@@ -131,41 +141,50 @@ class _Resolver:
                 yield from self._item(item, pipeline, phase)
 
     def _item(self, item: str, pipeline: str | None, phase: str) -> Iterator[Step | Fixpoint]:
-        parsed = _ITEM.fullmatch(item)
+        parsed = _split_item(item)
         if parsed is None:
             raise UsageError(
                 f"cannot read {item!r} in a pipeline", hint="write name, name{option=value} or fixpoint(...)"
             )
-        name, option_text, body = parsed.groups()
-        if name == "fixpoint" and body is not None:
-            limits = parse_options(option_text, "fixpoint")
-            limit = options.parse_value(limits.pop("limit", str(FIXPOINT_LIMIT)), int, "option 'limit' of fixpoint")
-            yield Fixpoint(tuple(self.resolve(body, pipeline, phase)), limit)
-        elif name == "group" and body is not None:
-            yield from self.resolve(body, pipeline, phase)
-        elif name == "phase" and body is not None:
-            for plugin, text in self.registry.phase(body, pipeline):
-                yield from self._with_plugin(self.resolve(text, pipeline, body), plugin)
-        elif body is not None:
+        name, option_text, body = parsed
+        if body is None:
+            if name not in self.registry.names("pipeline"):
+                yield self._pass(name, parse_options(option_text, f"pass {name!r}"), phase)
+            elif option_text is None:
+                yield from self._named(name, phase)
+            else:
+                raise UsageError(f"the pipeline {name!r} has no options; its passes have")
+        elif name == "fixpoint":
+            limits = options.build(_FixpointOptions, "fixpoint", parse_options(option_text, "fixpoint"))
+            yield Fixpoint(tuple(self.resolve(body, pipeline, phase)), limits.limit)
+        elif name not in ("group", "phase"):
             raise UsageError(
                 f"{name!r} takes no passes in parentheses", hint="fixpoint(...), group(...) and phase(...) do"
             )
-        elif name in self.registry.names("pipeline") and option_text is None:
-            yield from self._named(name, phase)
+        elif option_text is not None:
+            raise UsageError(f"{name} has no options", hint=f"write {name}({body})")
+        elif name == "group":
+            yield from self.resolve(body, pipeline, phase)
         else:
-            yield self._pass(name, parse_options(option_text, f"pass {name!r}"), phase)
+            yield from self._phase(body.strip(), pipeline)
+
+    def _phase(self, phase: str, pipeline: str | None) -> Iterator[Step | Fixpoint]:
+        for plugin, text in self.registry.phase(phase, pipeline):
+            with self._entered(f"phase({phase})"):
+                items = tuple(self.resolve(text, pipeline, phase))
+            yield from _with_plugin(items, plugin)
 
     def _named(self, name: str, phase: str) -> Iterator[Step | Fixpoint]:
-        if name in self.open:
-            raise UsageError(f"the pipeline {name!r} contains itself: {' -> '.join([*self.open, name])}")
-        self.open.append(name)
-        yield from self.resolve(self.registry.find("pipeline", name).entry.text, name, phase)
-        self.open.pop()
+        with self._entered(name):
+            yield from self.resolve(self.registry.find("pipeline", name).entry.text, name, phase)
 
-    def _with_plugin(self, items: Iterator[Step | Fixpoint], plugin: str) -> Iterator[Step | Fixpoint]:
-        """In a phase, the origin worth showing is the plugin that inserted the pass."""
-        for item in items:
-            yield dataclasses.replace(item, plugin=plugin) if isinstance(item, Step) else item
+    @contextlib.contextmanager
+    def _entered(self, what: str) -> Iterator[None]:
+        if what in self.open:
+            raise UsageError(f"the pipeline {what!r} contains itself: {' -> '.join([*self.open, what])}")
+        self.open.append(what)
+        yield
+        self.open.pop()
 
     def _pass(self, name: str, option_texts: dict[str, str], phase: str) -> Step:
         known = self.registry.names("pass")
@@ -194,18 +213,42 @@ def parse_options(text: str | None, what: str) -> dict[str, str]:
 
 def parse_item(text: str) -> tuple[str, dict[str, str]]:
     """``name{key=value}`` as a name and its options: the grammar of backends and targets too."""
-    parsed = _ITEM.fullmatch(text.strip())
-    if parsed is None or parsed.group(3) is not None:
+    parsed = _split_item(text.strip())
+    if parsed is None or parsed[2] is not None:
         raise UsageError(f"cannot read {text!r}", hint="write name or name{option=value}")
-    return parsed.group(1), parse_options(parsed.group(2), repr(parsed.group(1)))
+    return parsed[0], parse_options(parsed[1], repr(parsed[0]))
 
 
-def _steps(items: Iterable[Step | Fixpoint]) -> Iterator[Step]:
+def _split_item(text: str) -> tuple[str, str | None, str | None] | None:
+    """Name, text of the options and text in parentheses; None when it is no item."""
+    head = _NAME.match(text)
+    if head is None:
+        return None
+    option_text, body, rest = None, None, text[head.end() :].strip()
+    if rest.startswith("{"):
+        option_text, rest = options.split_bracketed(rest)
+    if rest.startswith("("):
+        body, rest = options.split_bracketed(rest)
+    return None if rest else (head[0], option_text, body)
+
+
+def _steps(items: Iterable[Step | Fixpoint], rounds: int = 1) -> Iterator[Step]:
+    """The steps in the order in which they run when every fixpoint goes round so many times."""
     for item in items:
         if isinstance(item, Fixpoint):
-            yield from _steps(item.body)
+            for _ in range(rounds):
+                yield from _steps(item.body, rounds)
         else:
             yield item
+
+
+def _with_plugin(items: Iterable[Any], plugin: str) -> Iterator[Any]:
+    """In a phase, the origin worth showing is the plugin that inserted the pass."""
+    for item in items:
+        if isinstance(item, Step):
+            yield dataclasses.replace(item, plugin=plugin)
+        else:
+            yield dataclasses.replace(item, body=tuple(_with_plugin(item.body, plugin)))
 
 
 def _filter(items: tuple[Any, ...], keep: Any) -> tuple[Any, ...]:
