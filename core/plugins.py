@@ -204,10 +204,7 @@ class Registry:
     def _add(self, name: str, origin: str, load: Any) -> None:
         """Loads and registers one plugin; a failure is kept as its status and, unless strict, becomes a warning."""
         try:
-            plugin = load()
-            self._manager.register(plugin, name)
-            self._manager.check_pending()
-            brings = self._collect(name, plugin)
+            brings = self._collect(name, load())
         except (Exception, SystemExit) as error:  # isolation: whatever a plugin raises is reported, the others go on
             if self.strict:
                 raise UsageError(
@@ -226,7 +223,18 @@ class Registry:
         self._status.append(PluginStatus(name, origin, "active", {k: tuple(v) for k, v in brings.items() if v}))
 
     def _collect(self, name: str, plugin: Any) -> dict[str, dict[str, Any]]:
-        """Calls every hook of one plugin and checks what it returns."""
+        """Registers one plugin, calls every hook of it and checks what it returns."""
+        if self._manager.has_plugin(name):
+            raise UsageError("another plugin of this name is active")
+        self._manager.register(plugin, name)
+        try:
+            self._manager.check_pending()
+            return self._call_hooks(name, plugin)
+        except BaseException:
+            self._manager.unregister(plugin)  # else its mistakes would be held against the plugins that follow
+            raise
+
+    def _call_hooks(self, name: str, plugin: Any) -> dict[str, dict[str, Any]]:
         others = [p for p in self._manager.get_plugins() if p is not plugin]
         brings: dict[str, dict[str, Any]] = {}
         for kind, hook in KINDS.items():
@@ -244,11 +252,10 @@ class Registry:
         for kind, by_name in self._found.items():
             for name, claims in by_name.items():
                 if len(claims) > 1 and kind not in SHARED_NAMES:
-                    first, second = claims[0].plugin, claims[1].plugin
-                    raise UsageError(
-                        f"the plugins {first!r} and {second!r} both bring a {kind} named {name!r}",
-                        hint=f"leave one out with -p no:{first} or -p no:{second}",
-                    )
+                    _raise_clash(claims, f"both bring a {kind} named {name!r}")
+        passes, pipelines = self._found["pass"], self._found["pipeline"]
+        for name in sorted(passes.keys() & pipelines.keys()):
+            _raise_clash([*passes[name], *pipelines[name]], f"bring a pass and a pipeline, both named {name!r}")
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -288,6 +295,13 @@ class Registry:
             if p.phase == phase and (not p.pipelines or pipeline in p.pipelines)
         ]
         return sorted(wanted, key=lambda item: item[0])
+
+
+def _raise_clash(claims: Sequence[Registered], what: str) -> None:
+    first, second = claims[0].plugin, claims[1].plugin
+    raise UsageError(
+        f"the plugins {first!r} and {second!r} {what}", hint=f"leave one out with -p no:{first} or -p no:{second}"
+    )
 
 
 def _checked(hook: str, kind: str, result: Any) -> Mapping[str, Any]:
