@@ -22,8 +22,8 @@ from typing import Any
 import jax
 import numpy as np
 import zoo
-from contenders import CONTROL, REFERENCE, Contender, Run, every_contender, thread_count
-from measure import alternate, largest_error, quartiles
+from contenders import CONTROL, REFERENCE, Contender, every_contender, thread_count
+from measure import Run, alternate, largest_error, quartiles
 from report import Measurement, Quartiles, Results, draw, notes, table, write_json
 from rich.console import Console
 

@@ -16,9 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 import xlapass
+from measure import Run
 from zoo import ZooModel
-
-Run = Callable[[], Any]
 
 
 class Contender(abc.ABC):
