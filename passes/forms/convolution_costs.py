@@ -53,7 +53,7 @@ def convolution_seconds(shape: Geometry, *, rank: int | None = None, groups: int
     if rank != 2:
         return flops / EIGEN_FLOPS + costs.KERNEL_SECONDS
     depth = shape.taps * shape.group_features
-    rate = CONVOLUTION_FLOPS * min(1.0, depth / 64) ** 0.5
+    rate = CONVOLUTION_FLOPS * math.sqrt(min(1.0, depth / 64))
     return costs.KERNEL_SECONDS + flops / rate + weights / KERNEL_BYTES_PER_SECOND
 
 

@@ -6,6 +6,8 @@ predict how long a model takes.
 
 from __future__ import annotations
 
+import math
+
 KERNEL_SECONDS = 5e-6
 """Starting one kernel on both cores and waiting for it."""
 
@@ -35,7 +37,7 @@ def dot(rows: float, depth: float, columns: float, batch: float = 1.0) -> float:
     """``batch`` products of ``[rows, depth]`` and ``[depth, columns]`` in float32."""
     fill = 1.0
     for side in (depth, columns):
-        fill *= min(1.0, (side / DOT_MINIMUM) ** 0.5)
+        fill *= math.sqrt(min(1.0, side / DOT_MINIMUM))
     traffic = 4.0 * batch * (rows * depth + depth * columns + rows * columns)
     arithmetic = 2.0 * batch * rows * depth * columns / (DOT_FLOPS * fill)
     return KERNEL_SECONDS + max(arithmetic, traffic / CACHE_BYTES_PER_SECOND)

@@ -192,7 +192,8 @@ def pad_image(
     if all(entry == (0, 0, 0) for entry in spatial):
         return image
     fill = jnp.asarray(value, image.dtype)
-    return lax.optimization_barrier(lax.pad(image, fill, [(0, 0, 0), *spatial, (0, 0, 0)]))
+    padded: jax.Array = lax.optimization_barrier(lax.pad(image, fill, [(0, 0, 0), *spatial, (0, 0, 0)]))
+    return padded
 
 
 def window_slice(x: jax.Array, starts: Sequence[int], sizes: Sequence[int], strides: Sequence[int]) -> jax.Array:
@@ -262,7 +263,7 @@ def plain_convolution(
         image,
         kernel,
         window_strides=tuple(strides),
-        padding=[tuple(pair) for pair in padding],
+        padding=tuple(padding),
         lhs_dilation=None if lhs_dilation is None else tuple(lhs_dilation),
         rhs_dilation=None if rhs_dilation is None else tuple(rhs_dilation),
         dimension_numbers=lax.ConvDimensionNumbers(image_spec, kernel_spec, image_spec),

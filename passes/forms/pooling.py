@@ -55,12 +55,12 @@ class Windows:
 
 def max_of_slices(operand: jax.Array, **params: Any) -> jax.Array:
     """``reduce_window_max``."""
-    return combine_windows(operand, lax.max, _lowest(operand.dtype), params)
+    return combine_windows(operand, lax.max, lowest(operand.dtype), params)
 
 
 def min_of_slices(operand: jax.Array, **params: Any) -> jax.Array:
     """``reduce_window_min``."""
-    return combine_windows(operand, lax.min, _highest(operand.dtype), params)
+    return combine_windows(operand, lax.min, highest(operand.dtype), params)
 
 
 def sum_of_slices(operand: jax.Array, **params: Any) -> jax.Array:
@@ -111,26 +111,27 @@ def _combine_axis(operand: jax.Array, axis: int, windows: Windows, combine: Comb
 
 def _combine_by_doubling(operand: jax.Array, axis: int, windows: Windows, combine: Combine) -> jax.Array:
     """Windows of ``n`` elements from those of the powers of two that make up ``n``."""
-    power, length, done, total = operand, 1, 0, None
-    while True:
+    parts, power, length, done = [], operand, 1, 0
+    while done < windows.length:
         if windows.length & length:
-            part = lax.slice_in_dim(power, done * windows.dilation, done * windows.dilation + windows.count, axis=axis)
-            total = part if total is None else combine(total, part)
+            start = done * windows.dilation
+            parts.append(lax.slice_in_dim(power, start, start + windows.count, axis=axis))
             done += length
-        if done == windows.length:
-            return total
-        shift, size = length * windows.dilation, power.shape[axis]
-        power = combine(
-            lax.slice_in_dim(power, 0, size - shift, axis=axis), lax.slice_in_dim(power, shift, size, axis=axis)
-        )
-        length *= 2
+        if done < windows.length:
+            shift, size = length * windows.dilation, power.shape[axis]
+            lower = lax.slice_in_dim(power, 0, size - shift, axis=axis)
+            power = combine(lower, lax.slice_in_dim(power, shift, size, axis=axis))
+            length *= 2
+    return balanced(combine, parts)
 
 
-def _lowest(dtype: Any) -> jax.Array:
+def lowest(dtype: Any) -> jax.Array:
+    """What no number of this type is below."""
     return jnp.array(-jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min, dtype)
 
 
-def _highest(dtype: Any) -> jax.Array:
+def highest(dtype: Any) -> jax.Array:
+    """What no number of this type is above."""
     return jnp.array(jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max, dtype)
 
 
@@ -153,7 +154,11 @@ def _applies(signature: Signature) -> str | None:
     if max(params["window_dimensions"]) > MAX_SLICES:
         return f"its window is longer than {MAX_SLICES}"
     reach = map(dilated, params["window_dimensions"], params["window_dilation"])
-    if not _is_padded(params) and max(params["window_dilation"]) == 1 and all(map(operator.le, reach, params["window_strides"])):
+    if (
+        not _is_padded(params)
+        and max(params["window_dilation"]) == 1
+        and all(map(operator.le, reach, params["window_strides"]))
+    ):
         return "its windows neither overlap nor are padded"
     return None
 
@@ -173,7 +178,7 @@ def _general_applies(signature: Signature) -> str | None:
 
 
 def _direct_cost(signature: Signature) -> float:
-    terms = math.prod(signature.params["window_dimensions"])
+    terms = int(math.prod(signature.params["window_dimensions"]))
     return costs.KERNEL_SECONDS + signature.results[0].size * (terms + 4) * TERM_SECONDS / 2
 
 

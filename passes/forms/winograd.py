@@ -67,7 +67,8 @@ def _transform_image(image: jax.Array, tiles: list[int]) -> jax.Array:
         cell for part in parts for cell in _mix_inputs([part[:, :, j // 2 : j // 2 + columns, j % 2] for j in range(4)])
     ]
     stacked = jnp.stack([cell.reshape(batch * rows * columns, features) for cell in cells])
-    return lax.optimization_barrier(stacked)
+    result: jax.Array = lax.optimization_barrier(stacked)
+    return result
 
 
 def _mix_inputs(d: list[jax.Array]) -> list[jax.Array]:
