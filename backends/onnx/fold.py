@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend import core as jex_core
 
 from ...core import _compat
 from . import dims
@@ -100,10 +99,13 @@ def _evaluate(eqn: Any, operands: Sequence[Operand]) -> list[Any]:
         not is_key(d) and np.dtype(d).itemsize >= 8 and np.dtype(d) != np.complex64
         for d in [x.dtype for x in operands] + [v.aval.dtype for v in eqn.outvars]
     )
-    known = {v: x for v, x in zip(eqn.invars, operands, strict=True) if not isinstance(v, jex_core.Literal)}
-    jaxpr = jex_core.Jaxpr((), list(known), list(eqn.outvars), [eqn])
-    function = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr, ()))
+    params = eqn.primitive.get_bind_params(eqn.params)
+
+    def evaluate(*arrays: Any) -> Any:
+        return eqn.primitive.bind(*arrays, **params)
+
     cpu = jax.local_devices(backend="cpu")[0]
     with jax.enable_x64(wide or _compat.x64_enabled()), jax.default_device(cpu):
-        inputs = [x.const if x.is_full else np.broadcast_to(x.const, x.shape) for x in known.values()]
-        return list(jax.jit(function)(*inputs))
+        inputs = [x.const if x.is_full else np.broadcast_to(x.const, x.shape) for x in operands]
+        results = jax.jit(evaluate)(*inputs)
+    return list(results) if eqn.primitive.multiple_results else [results]

@@ -386,7 +386,7 @@ def shift(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
     signed = ir.DataType.from_numpy(np.dtype(f"int{bits}"))
     small = y.bounds is not None and y.bounds[0] >= 0 and y.bounds[1] < bits
     held = dims.broadcast(x.held, y.held)
-    if eqn.primitive == "shift_right_arithmetic" and not is_unsigned(x.dtype):
+    if eqn.primitive == "shift_right_arithmetic":
         return ctx.result(_arithmetic(ctx, x, y, bits, small), eqn.aval, held)
     direction = "LEFT" if eqn.primitive == "shift_left" else "RIGHT"
     amount = ctx.build.cast(ctx.value(y), unsigned)
@@ -401,18 +401,19 @@ def shift(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
 
 
 def _arithmetic(ctx: Any, x: Operand, y: Operand, bits: int, small: bool) -> ir.Value:
-    """Arithmetic right shift of a signed integer: of ``~x`` where x is negative, so that zeros come in, then back."""
+    """Arithmetic right shift: of ``~x`` where the highest bit is set, so that zeros come in, then back."""
     unsigned = ir.DataType.from_numpy(np.dtype(f"uint{bits}"))
     signed = ir.DataType.from_numpy(np.dtype(f"int{bits}"))
-    value, amount = ctx.value(x), ctx.build.cast(ctx.value(y), unsigned)
+    value, amount = ctx.build.cast(ctx.value(x), signed), ctx.build.cast(ctx.value(y), unsigned)
     if not small:
         inside = ctx.op("Less", amount, ctx.const(bits, unsigned.numpy()), to=_T.BOOL)
         amount = ctx.op("Where", inside, amount, ctx.const(bits - 1, unsigned.numpy()), typed=(1, 2))
-    negative = ctx.op("Less", value, ctx.const(0, x.dtype), to=_T.BOOL)
+    negative = ctx.op("Less", value, ctx.const(0, signed.numpy()), to=_T.BOOL)
     magnitude = ctx.op("Where", negative, ctx.op("BitwiseNot", value), value, typed=(1, 2))
     moved = ctx.op("BitShift", ctx.build.cast(magnitude, unsigned), amount, direction="RIGHT")
     moved = ctx.build.cast(moved, signed)
-    return ctx.op("Where", negative, ctx.op("BitwiseNot", moved), moved, typed=(1, 2))
+    moved = ctx.op("Where", negative, ctx.op("BitwiseNot", moved), moved, typed=(1, 2))
+    return ctx.build.cast(moved, ir.DataType.from_numpy(np.dtype(x.dtype)))
 
 
 @lowers("is_finite")

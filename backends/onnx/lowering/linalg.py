@@ -419,6 +419,5 @@ def _hessenberg(a: Any) -> Any:
     return list(lax.fori_loop(0, max(n - 1, 0), column, (a, jnp.zeros(max(n - 1, 0), a.dtype))))
 
 
-refuses("eig", reason="eigenvalues of general matrices have no ONNX form here")
 refuses("schur", "tridiagonal", "geqp3", "ormqr", reason="this factorisation has no ONNX form here")
 refuses("cholesky_update", reason="the rank-one update of a factor has no ONNX form here")
