@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import pallas
 from support import operations
 from xlapass.core.backend import Legality, LegalityTable
 from xlapass.core.composites import Composite, Kernel, attributes_of, composites, find_kernel
@@ -108,6 +109,19 @@ class TestLowering:
         assert report.records[0].details["kernel of stranger"] == {"xlapass.silu": 1}
         assert json.loads(report.to_json())["passes"][0]["details"] == report.records[0].details
         assert set(program.provenance.values()) == {"xlapass.silu/cpu"}
+
+    def test_a_pallas_kernel(self, run):
+        def body(x_ref, out_ref):
+            out_ref[...] = x_ref[...] / (1 + jnp.exp(-x_ref[...]))
+
+        def kernel(x):
+            return pallas.pallas_call(body, jax.ShapeDtypeStruct(x.shape, x.dtype), interpret=True)(x)
+
+        program = trace(lambda a: jax.nn.silu(a) + 1, X)
+        entries = {"xlapass.silu/cpu": Entry(Kernel(kernel))}
+        lowered = run("inline,fuse{with-kernel=true},lower-composites,inline", program, entries, target=CPU)
+        assert [eqn.primitive.name for eqn in lowered.jaxpr.eqns] == ["pallas_call", "add"]
+        np.testing.assert_allclose(lowered(X), program(X), rtol=1e-6)
 
     @pytest.mark.parametrize("target", [GPU, None])
     def test_kernels_of_other_platforms_do_not_matter(self, run, target):
