@@ -13,7 +13,7 @@ from .. import __version__
 from ..core.errors import UsageError
 from .arguments import COMMANDS, COMPILE, PARSERS
 from .console import Terminal
-from .failures import EXIT_INTERRUPTED, close_stdout, report_failure
+from .failures import EXIT_INTERRUPTED, close_streams, report_failure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,14 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(arguments: list[str]) -> int:
     terminal = Terminal(quiet="-q" in arguments or "--quiet" in arguments, debug="--debug" in arguments)
     try:
-        status = _run(arguments, terminal)
-        terminal.flush()
+        try:
+            status = _run(arguments, terminal)
+            terminal.flush()
+        except BrokenPipeError:
+            raise
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # here everything ends up, as a message
+            status = report_failure(error, terminal)
+            terminal.flush()
+        return status
     except BrokenPipeError:
-        return close_stdout()
-    except (Exception, KeyboardInterrupt, SystemExit) as error:  # here everything ends up, as a message
-        status = report_failure(error, terminal)
-        terminal.flush()
-    return status
+        return close_streams()
 
 
 def _run(arguments: list[str], terminal: Terminal) -> int:
@@ -68,7 +71,7 @@ def _command_name(arguments: list[str]) -> str:
     if first in COMMANDS:
         return first
     near = difflib.get_close_matches(first, COMMANDS, n=1, cutoff=0.7)
-    if near and not Path(first).exists() and not Path(f"{first}.py").exists():
+    if near and not first.startswith("-") and not Path(first).exists() and not Path(f"{first}.py").exists():
         raise UsageError(f"there is no command or file {first!r}", hint=f"did you mean {near[0]!r}?")
     return COMPILE
 

@@ -154,7 +154,9 @@ def reference_device(platform: str) -> jax.Device:
 
 def _checked(what: str, run: Any) -> list[Any]:
     try:
-        return list(jax.block_until_ready(run()))
+        results = list(jax.block_until_ready(run()))
+        jax.effects_barrier()  # what the program prints belongs to its run
+        return results
     except XlapassError:
         raise
     except Exception as error:  # compilers, and callbacks of the user's, raise what they like

@@ -94,7 +94,9 @@ def _hidden_folders() -> list[Path]:
     return [Path(module.__file__).parent for module in modules if module is not None and module.__file__]
 
 
-def close_stdout() -> int:
-    """After the reader of stdout went away: nothing more can be written, not by Python's shutdown either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def close_streams() -> int:
+    """After a reader went away: nothing more is written, and Python's end must not try to. Returns the exit status."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
     return EXIT_PIPE_CLOSED

@@ -340,8 +340,5 @@ def _parse_dtype(name: str, text: str) -> np.dtype[Any]:
 
 
 def _dynamic(texts: Sequence[str]) -> Any:
-    if not texts:
-        return None
-    if len(texts) == 1:
-        return texts[0]
-    return tuple(None if text.lower() == "none" else text for text in texts)
+    shapes = tuple(None if text.lower() == "none" else text for text in texts)
+    return shapes if len(shapes) > 1 else next(iter(shapes), None)
