@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 from ..core.composites import Kernel, decode_attributes, find_kernel, has_composites
 from ..core.errors import PassError, XlapassError
+from ..core.forms import loosest
 from ..core.graph import Graph
 from ..core.node import Node
-from ..core.pass_ import NUMERICS_ORDER, GraphPass, PassContext, within
+from ..core.pass_ import GraphPass, PassContext, within
 from ..core.plugins import Registered
 from ..core.program import Program
 from ..core.rewrite import Numerics
@@ -46,8 +47,7 @@ class LowerComposites(GraphPass):
 
     def effective_numerics(self, context: PassContext) -> Numerics:
         """The loosest of the kernels that were used; opening is exact."""
-        used: list[Numerics] = list(context.details.get("numerics", ()))
-        return max(used, key=NUMERICS_ORDER.index, default="exact")
+        return loosest(context.details.get("numerics", ()))
 
 
 class _Lowering:

@@ -1,8 +1,8 @@
 """Every snippet in the documentation runs, in order, each document in an empty folder of its own.
 
-``python`` blocks share one namespace. One that begins with ``# NAME.py`` is a file: it is written and imported. A ``text``
-block that follows is what the block above it prints. In ``console`` blocks, ``$ xlapass`` is run; what is shown below it
-is what it prints, where ``...`` stands for anything, and ``$ echo $?`` shows its exit status, which is 0 otherwise.
+``python`` blocks share one namespace. One that begins with ``# NAME.py`` is a file: it is written and imported. A
+``text`` block that follows is what the block above it prints. In ``console`` blocks, ``$ xlapass`` is run; what is shown
+below it is what it prints, where ``...`` stands for anything, and ``$ echo $?`` shows its exit status, else it is 0.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ import types
 from pathlib import Path
 
 import pytest
-
 from xlapass.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -126,4 +125,3 @@ def sessions(text):
 def assert_like(printed, shown, place):
     if not doctest.OutputChecker().check_output(shown, printed, _LOOSE):
         pytest.fail(f"{place}: printed\n{printed}\nand not\n{shown}")
-
