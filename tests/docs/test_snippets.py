@@ -1,8 +1,8 @@
 """Every snippet in the documentation runs, in order, each document in an empty folder of its own.
 
 ``python`` blocks share one namespace. One that begins with ``# NAME.py`` is a file: it is written and imported. A
-``text`` block that follows is what the block above it prints. In ``console`` blocks, ``$ xlapass`` is run; what is shown
-below it is what it prints, where ``...`` stands for anything, and ``$ echo $?`` shows its exit status, else it is 0.
+``text`` block that follows is what the block above it prints. In ``console`` blocks, ``$ xlapass`` is run; what stands
+below is what it prints, where ``...`` stands for anything, and ``$ echo $?`` shows its exit status, else it is 0.
 """
 
 import contextlib
