@@ -17,6 +17,7 @@ import numpy as np
 from jax.extend import core as jex_core
 
 from . import _compat
+from .conversion import body_of, operand
 from .errors import PassError, UnsupportedError
 from .node import REGION_PARAMS, Node, Value
 
@@ -68,13 +69,13 @@ class Graph:
         for eqn in self._jaxpr.eqns:
             node = Node(self, eqn.primitive, eqn.params, eqn.effects, eqn.source_info, eqn.ctx)
             node._eqn = eqn
-            self._connect(node, [_operand(atom, values) for atom in eqn.invars])
+            self._connect(node, [operand(atom, values) for atom in eqn.invars])
             for index, var in enumerate(eqn.outvars):
                 output = Value(var.aval, producer=node, index=index, var=var)
                 values[var] = output
                 node.outputs.append(output)
             self._link(node, None)
-        self._connect(self.terminator, [_operand(atom, values) for atom in self._jaxpr.outvars])
+        self._connect(self.terminator, [operand(atom, values) for atom in self._jaxpr.outvars])
 
     def _connect(self, node: Node, inputs: Sequence[Value]) -> None:
         node.inputs = list(inputs)
@@ -243,12 +244,12 @@ class Graph:
             elif before.source_info is not None:
                 source_info = _compat.with_name_stack_prefix(source_info, before.source_info)
             node = Node(self, eqn.primitive, eqn.params, eqn.effects, source_info, eqn.ctx)
-            self._connect(node, [_operand(atom, env) for atom in eqn.invars])
+            self._connect(node, [operand(atom, env) for atom in eqn.invars])
             for index, var in enumerate(eqn.outvars):
                 env[var] = self._new_output(node, index, var.aval, rule)
             self._link(node, before)
         self._touch()
-        return [_operand(atom, env) for atom in closed.jaxpr.outvars]
+        return [operand(atom, env) for atom in closed.jaxpr.outvars]
 
     def _new_output(self, node: Node, index: int, aval: Any, rule: str | None) -> Value:
         output = Value(aval, producer=node, index=index, var=jex_core.Var(aval))
@@ -393,75 +394,8 @@ class Graph:
 
     def to_closed(self) -> jex_core.ClosedJaxpr:
         """The graph as a closed jaxpr; the very object it was made from when nothing was edited."""
-        result = self._export({})
+        result = body_of(self, {})
         return result if isinstance(result, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(result, ())
-
-    def _export(self, done: dict[int, Any]) -> Any:
-        known = done.get(id(self))
-        if known is not None:
-            return known
-        eqns, changed = [], self._edited
-        for node in self.nodes():
-            params = self._export_params(node, done)
-            changed = changed or params is not node.params
-            eqns.append(_equation(node, params))
-        result = self._rebuild(eqns) if changed else self._source
-        done[id(self)] = result
-        return result
-
-    def _export_params(self, node: Node, done: dict[int, Any]) -> dict[str, Any]:
-        if node._regions is None:
-            return node.params
-        changes: dict[str, Any] = {}
-        for (param, index), region in node._regions.items():
-            body = region._export(done)
-            current = changes.get(param, node.params[param])
-            if (current if index is None else current[index]) is body:
-                continue
-            changes[param] = body if index is None else (*current[:index], body, *current[index + 1 :])
-        return {**node.params, **changes} if changes else node.params
-
-    def _rebuild(self, eqns: list[Any]) -> Any:
-        outvars = [_atom(v) for v in self.outputs]
-        constants = [v for v in self._constants if v.uses]
-        constvars, invars = [_variable(v) for v in constants], [_variable(v) for v in self.inputs]
-        effects = self._jaxpr.effects | _compat.jaxpr_effects(constvars, invars, outvars, eqns)
-        jaxpr = jex_core.Jaxpr(constvars, invars, outvars, eqns, effects, self._jaxpr.debug_info)
-        return jex_core.ClosedJaxpr(jaxpr, [v.const for v in constants]) if self._closed else jaxpr
-
-
-def _equation(node: Node, params: dict[str, Any]) -> Any:
-    """The node's equation: the original object where it still says the same, which makes changes cheap to see."""
-    eqn = node._eqn
-    if eqn is not None and eqn.params is params and not any(map(_is_revived, node.outputs)):
-        return eqn
-    invars = [_atom(v) for v in node.inputs]
-    outvars = [_variable(v) for v in node.outputs]
-    node._eqn = jex_core.JaxprEqn(invars, outvars, node.primitive, params, node.effects, node.source_info, node.ctx)
-    return node._eqn
-
-
-def _is_revived(value: Value) -> bool:
-    """Whether a result that nothing used has got a user."""
-    return isinstance(value.var, jex_core.DropVar) and bool(value.uses)
-
-
-def _operand(atom: Any, values: Mapping[Any, Value]) -> Value:
-    if isinstance(atom, jex_core.Literal):
-        return Value(atom.aval, const=atom.val, is_literal=True)
-    return values[atom]
-
-
-def _atom(value: Value) -> Any:
-    if value.is_literal:
-        return jex_core.Literal(value.const, value.aval)
-    return _variable(value)
-
-
-def _variable(value: Value) -> Any:
-    if _is_revived(value):
-        value.var = jex_core.Var(value.aval)
-    return value.var
 
 
 def _flattened(fn: Callable[..., Any], static: tuple[Any, ...]) -> Callable[..., list[Any]]:
