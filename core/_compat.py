@@ -61,6 +61,11 @@ def has_reference_effects(jaxpr: jex_core.Jaxpr) -> bool:
     return any(isinstance(e, _effects.JaxprInputEffect) for eqn in jaxpr.eqns for e in eqn.effects)
 
 
+def is_ordered(effect: Any) -> bool:
+    """Whether operations with this effect must run in the order in which they stand."""
+    return bool(_effects.ordered_effects.contains(effect))
+
+
 def same_placement(inner: Any, outer: Any) -> bool:
     """Whether an equation in the tracing context ``inner`` runs where, and with the metadata, that ``outer`` says."""
     return inner is outer or (inner.compute_type == outer.compute_type and inner.xla_metadata == outer.xla_metadata)

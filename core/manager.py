@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
+from jax.extend import core as jex_core
 
 from .errors import PassError, XlapassError
 from .lowering import lower_to_stablehlo
-from .pass_ import PassContext, PassResult
+from .pass_ import NUMERICS_ORDER, PassContext, PassResult
 from .pipeline import Fixpoint, Pipeline, PipelineLike, Step, resolve
 from .plugins import Registry, load_registry
 from .program import Program
@@ -158,9 +160,22 @@ def _run_pass(step: Step, program: Program, context: PassContext) -> PassResult:
         raise
     except (Exception, SystemExit) as error:  # a stranger's pass may raise anything; say whose it is
         raise PassError(f"{name} raised {type(error).__name__}: {error}") from error
-    if not isinstance(result, PassResult) or not isinstance(result.program, Program):
-        raise PassError(f"{name} returned {type(result).__name__}, not a PassResult with a Program")
+    if problem := _nonsense(result):
+        raise PassError(f"{name} {problem}")
     return result
+
+
+def _nonsense(result: Any) -> str | None:
+    """What is wrong with the answer of a pass, as an answer."""
+    if not isinstance(result, PassResult) or not isinstance(result.program, Program):
+        return f"returned {type(result).__name__}, not a PassResult with a Program"
+    if not isinstance(result.program.jaxpr, jex_core.ClosedJaxpr):
+        return f"returned a program whose jaxpr is a {type(result.program.jaxpr).__name__}"
+    if not isinstance(result.changed, bool):
+        return f"says neither that it changed something nor that it did not, but {result.changed!r}"
+    if result.numerics is not None and result.numerics not in NUMERICS_ORDER:
+        return f"declares the numerics {result.numerics!r}, which is none of {', '.join(NUMERICS_ORDER)}"
+    return None
 
 
 def default_instruments(numerics: Numerics = "lossy") -> list[Instrument]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from . import options
 from .errors import UsageError
-from .pass_ import Pass
+from .pass_ import NUMERICS_ORDER, Level, Pass
 from .plugins import Registry
 
 FIXPOINT_LIMIT = 10
@@ -121,6 +122,19 @@ def resolve(pipeline: PipelineLike, registry: Registry, *, name: str | None = No
     return resolved
 
 
+def _class_problem(cls: type[Pass], name: str) -> str | None:
+    """What is wrong with the declarations of a pass class."""
+    if getattr(cls, "name", None) != name:
+        return f"calls itself {getattr(cls, 'name', None)!r}; the two must agree"
+    if cls.level not in typing.get_args(Level):
+        return f"declares the level {cls.level!r}, which is none of {', '.join(typing.get_args(Level))}"
+    if cls.numerics not in NUMERICS_ORDER:
+        return f"declares the numerics {cls.numerics!r}, which is none of {', '.join(NUMERICS_ORDER)}"
+    if not isinstance(cls.requires, tuple):
+        return f"declares the requirements {cls.requires!r}, which is no tuple of names of passes"
+    return None
+
+
 @dataclasses.dataclass(frozen=True)
 class _FixpointOptions:
     limit: int = FIXPOINT_LIMIT
@@ -195,6 +209,8 @@ class _Resolver:
         plugin = self.registry.find("pass", name).plugin
         if not (isinstance(cls, type) and issubclass(cls, Pass)):
             raise UsageError(f"pass {name!r} of plugin {plugin!r} is {cls!r}, which is not a subclass of xlapass.Pass")
+        if problem := _class_problem(cls, name):
+            raise UsageError(f"pass {name!r} of plugin {plugin!r} {problem}")
         return Step(options.build(cls, f"pass {name!r}", option_texts), plugin, phase)
 
 

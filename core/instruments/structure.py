@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import jax
 from jax.extend import core as jex_core
 
+from .. import _compat
 from ..errors import VerificationError
 from ..manager import Instrument, PassEvent
+from ..node import REGION_PARAMS
 from ..program import Program
+
+_KEPT = ("input_names", "output_names", "donated", "x64")
+"""Attributes of a program that no pass may change, besides its structure."""
 
 
 class StructuralVerifier(Instrument):
@@ -60,8 +65,8 @@ def _interface_problem(before: Program, after: Program) -> str | None:
                 return f"{what} {index} has type {b.str_short()} where {a.str_short()} was"
             if getattr(a, "weak_type", False) != getattr(b, "weak_type", False):
                 return f"the weak type of {what} {index} changed"
-    if after.donated != before.donated or after.input_names != before.input_names:
-        return "names or donations of inputs changed"
+    if any(getattr(after, field) != getattr(before, field) for field in _KEPT):
+        return "names, donations or the width of types changed"
     lost = before.jaxpr.effects - after.jaxpr.effects
     gained = after.jaxpr.effects - before.jaxpr.effects
     if lost or gained:
@@ -79,23 +84,31 @@ def _traced_types(avals: Sequence[Any], permutations: Sequence[Any]) -> list[Any
 
 def _effect_count_problem(before: Program, after: Program) -> str | None:
     old, new = _effectful(before.jaxpr.jaxpr), _effectful(after.jaxpr.jaxpr)
-    if old != new:
-        return f"it had {old} operations with effects at the top level and in calls, and has {new}"
+    if len(old) != len(new):
+        return f"it had {len(old)} operations with effects at the top level and in calls, and has {len(new)}"
+    if _in_order(old) != _in_order(new):
+        return "operations with ordered effects changed their order"
     return None
 
 
-def _effectful(jaxpr: jex_core.Jaxpr) -> int:
+def _effectful(jaxpr: jex_core.Jaxpr) -> list[Any]:
     """Equations with effects of their own; calls and control flow count as what is in their bodies."""
     if not jaxpr.effects:
-        return 0
-    count = 0
+        return []
+    found: list[Any] = []
     for eqn in jaxpr.eqns:
         inner = list(jex_core.jaxprs_in_params(eqn.params))
-        if inner:
-            count += sum(map(_effectful, inner))
-        elif eqn.effects:
-            count += 1
-    return count
+        for body in inner:
+            found.extend(_effectful(body))
+        if eqn.effects and not inner:
+            found.append(eqn)
+    return found
+
+
+def _in_order(eqns: Sequence[Any]) -> list[Any]:
+    """What tells equations with ordered effects apart: the primitive, and the function that a callback calls."""
+    ordered = (eqn for eqn in eqns if any(map(_compat.is_ordered, eqn.effects)))
+    return [(eqn.primitive, id(eqn.params.get("callback"))) for eqn in ordered]
 
 
 def _jaxpr_problem(before: Program, after: Program) -> str | None:
@@ -106,7 +119,8 @@ def _jaxpr_problem(before: Program, after: Program) -> str | None:
     """
     try:
         with jax.enable_x64(after.x64):
-            _check_body(before.jaxpr.jaxpr, after.jaxpr.jaxpr)
+            _check_constants(after.jaxpr)
+            _check_body(_equations(before.jaxpr.jaxpr), after.jaxpr.jaxpr)
     except jex_core.JaxprTypeError as error:
         return f"JAX's checker says: {error}"
     except Exception as error:  # the checker runs typing rules, which raise whatever they like on a malformed equation
@@ -114,25 +128,62 @@ def _jaxpr_problem(before: Program, after: Program) -> str | None:
     return None
 
 
-def _check_body(before: jex_core.Jaxpr, after: jex_core.Jaxpr) -> None:
-    known = set(map(id, before.eqns))
-    fresh = [eqn for eqn in after.eqns if id(eqn) not in known]
-    defined = {*after.constvars, *after.invars}
-    for eqn in after.eqns:
+def _check_constants(closed: jex_core.ClosedJaxpr) -> None:
+    for index, (var, const) in enumerate(zip(closed.jaxpr.constvars, closed.consts, strict=True)):
+        aval = jax.typeof(const)
+        if aval.shape != var.aval.shape or aval.dtype != var.aval.dtype:
+            declared = var.aval.str_short()
+            raise jex_core.JaxprTypeError(f"constant {index} has type {aval.str_short()} where {declared} is declared")
+
+
+def _check_body(known: Set[int], jaxpr: jex_core.Jaxpr) -> None:
+    """Checks a jaxpr whose equations in ``known``, a set of ids, were checked before.
+
+    JAX's checker does not descend into the bodies of loops and branches, so this does.
+    """
+    fresh = [eqn for eqn in jaxpr.eqns if id(eqn) not in known]
+    defined = {*jaxpr.constvars, *jaxpr.invars}
+    for eqn in jaxpr.eqns:
         _require_defined(eqn.invars, defined, eqn.primitive.name)
         for var in eqn.outvars:
             if var in defined:
                 raise jex_core.JaxprTypeError(f"{eqn.primitive.name} defines a variable a second time")
             defined.add(var)
-    _require_defined(after.outvars, defined, "the result")
-    made = {var for eqn in fresh for var in eqn.outvars}
-    free = {a: None for eqn in fresh for a in eqn.invars if not isinstance(a, jex_core.Literal) and a not in made}
-    effects: frozenset[Any] = frozenset().union(*(eqn.effects for eqn in fresh))
+    _require_defined(jaxpr.outvars, defined, "the result")
+    _check_equations(fresh, jaxpr)
+    for eqn in fresh:
+        for body in _bodies(eqn):
+            _check_body(known, body)
+
+
+def _check_equations(eqns: Sequence[Any], jaxpr: jex_core.Jaxpr) -> None:
+    """Runs JAX's checker on some of the equations of a jaxpr."""
+    made = {var for eqn in eqns for var in eqn.outvars}
+    free = {a: None for eqn in eqns for a in eqn.invars if not isinstance(a, jex_core.Literal) and a not in made}
+    effects: frozenset[Any] = frozenset().union(*(eqn.effects for eqn in eqns))
     if any(hasattr(effect, "input_index") for effect in effects):  # effects on references name inputs by position
-        jex_core.check_jaxpr(after)
+        jex_core.check_jaxpr(jaxpr)
         return
-    debug_info = after.debug_info.with_unknown_names()
-    jex_core.check_jaxpr(jex_core.Jaxpr((), list(free), [], fresh, effects, debug_info))
+    if not effects <= jaxpr.effects:
+        raise jex_core.JaxprTypeError(f"the effects {sorted(map(str, effects - jaxpr.effects))} are not declared")
+    debug_info = jaxpr.debug_info.with_unknown_names()
+    jex_core.check_jaxpr(jex_core.Jaxpr((), list(free), [], eqns, effects, debug_info))
+
+
+def _bodies(eqn: Any) -> Iterator[jex_core.Jaxpr]:
+    """The bodies that passes may edit."""
+    for param in REGION_PARAMS.get(eqn.primitive.name, ()):
+        yield from jex_core.jaxprs_in_params({param: eqn.params.get(param)})
+
+
+def _equations(jaxpr: jex_core.Jaxpr) -> set[int]:
+    """The ids of all equations, those in bodies included."""
+    found, pending = set(), [jaxpr]
+    while pending:
+        for eqn in pending.pop().eqns:
+            found.add(id(eqn))
+            pending.extend(_bodies(eqn))
+    return found
 
 
 def _require_defined(atoms: Sequence[Any], defined: set[Any], reader: str) -> None:

@@ -63,6 +63,9 @@ def test_effects():
     effects = _compat.jaxpr_effects(jaxpr.constvars, jaxpr.invars, jaxpr.outvars, jaxpr.eqns)
     assert effects == jaxpr.effects and len(effects) == 1
     assert not _compat.has_reference_effects(jaxpr)
+    assert not any(map(_compat.is_ordered, jaxpr.effects))
+    ordered = jax.make_jaxpr(lambda x: jax.debug.print("{}", x, ordered=True))(X)
+    assert all(map(_compat.is_ordered, ordered.effects)) and ordered.effects
 
     def with_reference(x):
         ref = jax.new_ref(x)
