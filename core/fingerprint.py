@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
+import types
 from typing import Any
 
 import jax
@@ -56,12 +59,42 @@ def _hash_value(value: Any, digest: Any) -> None:
         digest.update(f"{type(value).__name__}{len(value)}(".encode())
         for item in value:
             _hash_value(item, digest)
-    elif hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, np.dtype):
+    elif isinstance(value, jax.Array | np.ndarray | np.generic) or hasattr(value, "__array__"):
         _hash_array(value, digest)
+    elif isinstance(value, types.FunctionType):
+        _hash_function(value, digest)
+    elif isinstance(value, functools.partial):
+        _hash_value(("partial", value.func, value.args, sorted(value.keywords.items())), digest)
     elif callable(value) and hasattr(value, "__qualname__"):
         digest.update(f"{value.__module__}.{value.__qualname__}".encode())
+    elif dataclasses.is_dataclass(value):
+        fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        _hash_value((type(value).__qualname__, *fields), digest)
     else:
         digest.update(_ADDRESS.sub("", repr(value)).encode())
+
+
+def _hash_function(function: types.FunctionType, digest: Any) -> None:
+    """Name, code and what it closes over: callbacks of JAX differ in nothing else."""
+    digest.update(f"{function.__module__}.{function.__qualname__}".encode())
+    _hash_code(function.__code__, digest)
+    for cell in function.__closure__ or ():
+        try:
+            content = cell.cell_contents
+        except ValueError:  # not yet assigned
+            continue
+        if content is not function:
+            _hash_value(content, digest)
+
+
+def _hash_code(code: types.CodeType, digest: Any) -> None:
+    digest.update(code.co_code)
+    digest.update(repr(code.co_names).encode())
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            _hash_code(const, digest)
+        else:
+            digest.update(repr(sorted(const, key=repr) if isinstance(const, frozenset) else const).encode())
 
 
 def _hash_array(value: Any, digest: Any) -> None:
