@@ -103,6 +103,8 @@ class Context:
         if x.is_full:
             return self.value(x)
         inner = inner_shape(x.dtype)
+        if dims.is_static(x.shape) and dims.size(x.shape) == 0:
+            return self.const(np.zeros((*x.shape, *inner), stored_dtype(x.dtype)))
         if x.const is not None and dims.is_static(x.shape) and dims.size(x.shape) <= _EXPAND_AT_EXPORT:
             return self.const(np.broadcast_to(stored_array(x.const), (*x.shape, *inner)))
         value = self.op("Expand", self.value(x), self.shape((*x.shape, *inner)), typed=(0,))
