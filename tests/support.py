@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from jax.extend import core as jex_core
+from xlapass.core.driver import as_program
+from xlapass.core.manager import PassManager
 from xlapass.core.program import Program
 from xlapass.core.text import canonical_text
 from xlapass.core.tracing import trace
-from xlapass.testing import assert_equal_results, assert_idempotent, assert_rewrites, program_text
+from xlapass.testing import (
+    assert_equal_results,
+    assert_idempotent,
+    assert_rewrites,
+    assert_rule_does_not_fire,
+    program_text,
+)
 
 
 def run(subject: Any, fn: Any, *args: Any, **options: Any) -> Program:
@@ -34,3 +42,21 @@ def operations(program: Program) -> list[str]:
             found.append(eqn.primitive.name)
             pending.extend(jex_core.jaxprs_in_params(eqn.params))
     return found
+
+
+def applies(rule: str, fn: Any, *args: Any, left: list[str] | None, first: str = "", **options: Any) -> Program:
+    """Asserts that one rule of `simplify` rewrites ``fn``, and which operations are left by all of them.
+
+    The passes ``first`` run before.
+    """
+    program = PassManager(first).run(trace(fn, *args, **options)) if first else as_program(fn, args, **options)
+    alone = run(f"simplify{{only={rule}}}", program)
+    assert alone is not program and len(alone.history) > len(program.history), f"{rule} did not apply:\n{program}"
+    after = run("simplify", program)
+    assert left is None or operations(after) == left, after
+    return after
+
+
+def declines(rule: str, fn: Any, *args: Any, **options: Any) -> None:
+    """Asserts that a rule of `simplify` does not apply."""
+    assert_rule_does_not_fire("simplify", fn, *args, rule=rule, **options)
