@@ -6,6 +6,7 @@ import collections
 from collections.abc import Iterator
 
 from ..core.errors import UsageError
+from ..core.instruments.dump import short_place
 from ..core.manager import Instrument, PassEvent
 from ..core.options import suggestion
 from ..core.pass_ import Pass, PassContext, RewritePass, within
@@ -91,7 +92,7 @@ def _section(heading: str, misses: list[NearMiss]) -> Iterator[str]:
     places = sorted(dict.fromkeys(misses), key=lambda miss: -miss.depth)  # an operation is visited more than once
     yield heading
     for miss in places[:SHOWN]:
-        yield f"    {miss.operation} at {miss.where or 'an unknown place'}: {miss.reason}"
+        yield f"    {miss.operation} at {short_place(miss.where or 'an unknown place')}: {miss.reason}"
     if len(places) > SHOWN:
         yield f"    and {len(places) - SHOWN} more places, which matched no better"
 

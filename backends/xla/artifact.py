@@ -56,7 +56,10 @@ class XlaArtifact(Artifact):
         """Compiles for the device at hand; raises `UsageError` where there is none of the target's platform."""
         if options:
             raise UsageError(f"the xla executable has no option {min(options)!r}")
-        return XlaExecutable(self.program, self.device(), self.embeds, self.compiler_options)
+        program = self.program
+        if program.is_symbolic:  # JAX evaluates symbolic sizes inside an exported function only
+            program = program.replace(exported=self._lowered_portably())
+        return XlaExecutable(program, self.device(), self.embeds, self.compiler_options)
 
     def device(self) -> jax.Device:
         """The local device of the target's platform."""

@@ -126,7 +126,7 @@ def _equation_lines(eqn: Any, names: Names, indent: str) -> Iterator[str]:
     operands = " ".join([eqn.primitive.name + (f"[{shown}]" if shown else ""), *map(names.of, eqn.invars)])
     results = f"{_typed(eqn.outvars, names)} = " if eqn.outvars else ""
     where = _compat.user_location(eqn.source_info)
-    place = f"  # {where}" if where else ""
+    place = f"  # {short_place(where)}" if where else ""
     yield f"{indent}{results}{operands}{' {' if bodies else ''}{place}"
     for key, found in bodies.items():
         for index, body in enumerate(found):
@@ -134,6 +134,11 @@ def _equation_lines(eqn: Any, names: Names, indent: str) -> Iterator[str]:
             yield from _jaxpr_lines(body, names, indent + "    ")
     if bodies:
         yield f"{indent}}}"
+
+
+def short_place(where: str) -> str:
+    """A source line without the folder that packages are installed in."""
+    return where.rpartition("site-packages/")[2]
 
 
 def _bodies(value: Any) -> list[jex_core.Jaxpr]:

@@ -234,6 +234,15 @@ def test_backend_options(command, model):
     assert "f32[3,4]{1,0} parameter(0)" not in hlo
 
 
+def test_a_program_of_symbolic_sizes_runs(command, write):
+    write(
+        "rows.py",
+        "import jax.numpy as jnp\ndef model(x):\n    return jnp.ones_like(x) * x.shape[0] + x.reshape(-1)[:1]\n",
+    )
+    result = command(SHORT, "--input", "f32[batch,3]", "rows.py")
+    assert result.status == 0 and "equal to plain JAX bit for bit" in result.out
+
+
 def test_symbolic_sizes(command, model):
     result = command(SHORT, "--input", "f32[batch,3]", "--emit=stablehlo", "-q", model)
     assert "tensor<?x3xf32>" in result.out
