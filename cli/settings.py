@@ -16,6 +16,7 @@ Verify = Literal["none", "structure", "numerics"]
 
 NUMERICS: tuple[Numerics, ...] = ("exact", "reassociating", "lossy")
 VERIFY: tuple[Verify, ...] = ("none", "structure", "numerics")
+# The same choices as in core.rewrite and core.driver, which cannot be imported without importing JAX.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,13 @@
 """``[tool.xlapass]`` in pyproject.toml."""
 
 import re
+from typing import get_args
 
 import pytest
+from xlapass.cli.settings import NUMERICS, VERIFY
+from xlapass.core.driver import Verify
+from xlapass.core.pass_ import NUMERICS_ORDER
+from xlapass.core.rewrite import Numerics
 
 MINE = """
     [tool.xlapass]
@@ -26,6 +31,11 @@ PLUGIN = """
     def xlapass_passes():
         return {"lossy": Entry(Lossy)}
 """
+
+
+def test_the_choices_are_those_of_the_driver():
+    assert NUMERICS == NUMERICS_ORDER == get_args(Numerics)
+    assert get_args(Verify) == VERIFY
 
 
 @pytest.fixture
