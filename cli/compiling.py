@@ -224,7 +224,7 @@ def _require_sensible(request: Request, chosen: Plan) -> None:
     if not request.emit and file_format != backend and file_format in chosen.registry.names("backend"):
         raise UsageError(
             f"{request.output!r} looks like a file of the {file_format} backend, and this pipeline ends in {backend}",
-            hint=f"--pipeline={file_format}, or a file name that ends otherwise",
+            hint=f"--pipeline={file_format} or --backend={file_format}, or a file name that ends otherwise",
         )
 
 
