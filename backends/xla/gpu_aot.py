@@ -47,7 +47,8 @@ class DeviceCompilation:
       llvm: optimized LLVM IR of the kernels; empty when it was not asked for.
       ptx: PTX of the kernels; empty when it was not asked for.
       memory: bytes, by the names of jax's ``CompiledMemoryStats``.
-      cost: XLA's cost analysis ("flops", "bytes accessed", ...) of the program before XLA optimized it.
+      cost: XLA's cost analysis ("flops", "bytes accessed", ...) of the program before XLA optimized it; empty where it
+        has none, as for an artifact with symbolic dimensions.
       executable: ``pickle.dumps`` of what ``jax.experimental.serialize_executable.serialize`` returned. It takes the
         flat inputs and returns the list of flat outputs, and loads only on such a device with the same jaxlib.
     """
@@ -108,14 +109,14 @@ def compile_for_device(
         (folder / gpu_worker.EXPORTED).write_bytes(artifact)
         (folder / gpu_worker.REQUEST).write_text(json.dumps(asdict(request)))
         run_worker([sys.executable, "-P", "-m", gpu_worker.__name__, name], folder, device.name, timeout_s)
-        result = json.loads((folder / gpu_worker.RESULT).read_text())
+        cost = folder / gpu_worker.COST
         return DeviceCompilation(
             device=device,
             hlo=(folder / gpu_worker.HLO).read_text(),
             llvm=(folder / gpu_worker.LLVM).read_text() if kernels else "",
             ptx=(folder / gpu_worker.PTX).read_text() if kernels else "",
-            memory=result["memory"],
-            cost=result["cost"],
+            memory=json.loads((folder / gpu_worker.RESULT).read_text()),
+            cost=json.loads(cost.read_text()) if cost.exists() else {},
             executable=(folder / gpu_worker.EXECUTABLE).read_bytes(),
         )
 
@@ -159,7 +160,7 @@ def run_worker(command: Sequence[str], folder: Path, device: str, timeout_s: flo
         ) from None
     finally:
         _end(process)
-    if status != 0 or not (folder / gpu_worker.RESULT).exists():
+    if not (folder / gpu_worker.RESULT).exists():
         raise _failure(folder, stderr_path, device, status)
 
 

@@ -1,7 +1,8 @@
 """The process in which a GPU program is compiled on a machine that has no GPU; ``gpu_aot`` starts it.
 
 Run as ``python -m xlapass.backends.xla.gpu_worker FOLDER``. It reads ``REQUEST`` and ``EXPORTED`` there and leaves
-``RESULT`` (written last, so that its presence means success) with the files it names, or ``FAILURE`` with a sentence.
+the compiled program, then ``RESULT`` (the memory analysis: its presence means success), then ``COST`` where XLA has an
+analysis; or ``FAILURE`` with a sentence.
 It ends, and removes the folder, when its standard input closes: that is how it learns that its parent has died.
 """
 
@@ -22,11 +23,12 @@ from jax import export
 from jax.experimental import serialize_executable, topologies
 
 from ...core.files import write_atomically
-from .stages import dumped_llvm, dumped_ptx
+from .stages import dump_options, dumped_llvm, dumped_ptx
 
 REQUEST = "request.json"
 EXPORTED = "exported.bin"
 RESULT = "result.json"
+COST = "cost.json"
 FAILURE = "failure.txt"
 HLO = "optimized.hlo"
 LLVM = "kernels.ll"
@@ -86,21 +88,25 @@ def compile_request(request: Request, exported: export.Exported, folder: Path) -
     if request.kernels:
         # A compilation of its own: an executable would remember the folder, and dump into it wherever it is loaded.
         dump = folder / "dump"
-        lowered.compile(compiler_options={**request.compiler_options, "xla_dump_to": str(dump)})
+        lowered.compile(compiler_options={**request.compiler_options, **dump_options(dump)})
         (folder / LLVM).write_text(dumped_llvm(dump))
         (folder / PTX).write_text(dumped_ptx(dump))
     (folder / HLO).write_text(compiled.as_text() or "")
     (folder / EXECUTABLE).write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
     stats = compiled.memory_analysis()
-    result = {
-        "memory": {name: getattr(stats, name) for name in _MEMORY_FIELDS},
-        "cost": _cost(flat_call, shaped),
-    }
-    write_atomically(folder / RESULT, json.dumps(result).encode())
+    _write_json(folder / RESULT, {name: getattr(stats, name) for name in _MEMORY_FIELDS})
+    _write_json(folder / COST, _cost(flat_call, shaped))
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(content).encode())
 
 
 def _cost(function: Any, shaped: list[jax.ShapeDtypeStruct]) -> dict[str, float]:
-    """XLA's cost analysis of the program as it enters XLA: a device that is not there cannot analyse what leaves."""
+    """XLA's cost analysis of the program as it enters XLA: a device that is not there cannot analyse what leaves.
+
+    It comes last because jaxlib 0.12 aborts the process in it when the artifact has symbolic dimensions.
+    """
     avals = [jax.ShapeDtypeStruct(struct.shape, struct.dtype) for struct in shaped]
     lowered = jax.jit(function).trace(*avals).lower(lowering_platforms=("cuda",))
     return dict(lowered.cost_analysis() or {})

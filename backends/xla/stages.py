@@ -61,12 +61,19 @@ def stage_text(
     disassembler = _disassembler() if stage == "asm" else ""
     with tempfile.TemporaryDirectory(prefix="xlapass-stage-") as folder:
         dump = Path(folder, "dump")
-        # A persistent compilation cache would answer without compiling, and nothing would be dumped. Its key leaves out
-        # xla_dump_to but not xla_dump_emitter_re, for which the folder's unique name is a pattern that matches nothing.
-        _compile(lowered, {**(compiler_options or {}), "xla_dump_to": str(dump), "xla_dump_emitter_re": str(dump)})
+        _compile(lowered, {**(compiler_options or {}), **dump_options(dump)})
         if stage == "asm":
             return disassembled(dump, disassembler)
         return dumped_llvm(dump) if stage == "llvm" else dumped_ptx(dump)
+
+
+def dump_options(folder: Path) -> dict[str, str | bool]:
+    """Returns the options with which one compilation writes its LLVM IR, PTX and object files into ``folder``.
+
+    Since JAX 0.12 only emitters that match the pattern write theirs. It matches all; the folder's unique name in it
+    keeps a persistent compilation cache from answering without compiling: its key has the pattern, not the folder.
+    """
+    return {"xla_dump_to": str(folder), "xla_dump_emitter_re": f".*|{re.escape(str(folder))}"}
 
 
 def dumped_llvm(folder: Path) -> str:
