@@ -1,0 +1,56 @@
+"""Which constants of a program XLA should see: as literals of the executable, or as arguments that stay on the device.
+
+A literal can be folded, laid out and packed at compile time, but compile time and memory grow with it, and the layout
+XLA then picks is not always the better one. ``benchmarks/embed_constants.py`` measures where a literal pays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jax.extend import core as jex_core
+
+# An argument costs about a third of a microsecond a call; a literal of this size costs nothing that can be measured.
+SMALL_BYTES = 4096
+
+# Of convolution kernels in all; they add about 3 bytes to the peak memory of compilation and 10-40 ns to its time each.
+KERNEL_BYTES = 128 << 20
+
+# What may stand between a constant and its convolution: XLA folds these when the constant is a literal.
+_FOLDED = frozenset({"transpose", "reshape", "rev", "convert_element_type", "copy", "squeeze", "expand_dims"})
+
+# Equations with one body, whose inputs are the equation's.
+_CALLS = frozenset({"jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "composite"})
+
+
+def constants_to_embed(program: jex_core.ClosedJaxpr) -> tuple[bool, ...]:
+    """Returns, for each of the program's ``consts``, whether it should be a literal.
+
+    These are arrays of up to ``SMALL_BYTES`` and, unless they have more than ``KERNEL_BYTES`` in all, the kernels of
+    convolutions. Weights of matrix products are arguments.
+    """
+    sizes = [int(const.nbytes) for const in program.consts]
+    positions = {var: position for position, var in enumerate(program.jaxpr.constvars)}
+    kernels = _convolution_kernels(program.jaxpr, positions)
+    if sum(sizes[position] for position in kernels) > KERNEL_BYTES:
+        kernels = set()
+    return tuple(size <= SMALL_BYTES or position in kernels for position, size in enumerate(sizes))
+
+
+def _convolution_kernels(jaxpr: jex_core.Jaxpr, positions: Mapping[Any, int]) -> set[int]:
+    """The positions of those variables in ``positions`` that reach the second operand of a convolution."""
+    known = dict(positions)
+    found: set[int] = set()
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        sources = [None if isinstance(v, jex_core.Literal) else known.get(v) for v in equation.invars]
+        if name == "conv_general_dilated" and sources[1] is not None:
+            found.add(sources[1])
+        elif name in _FOLDED and sources[0] is not None:
+            known[equation.outvars[0]] = sources[0]
+        elif name in _CALLS:
+            for body in jex_core.jaxprs_in_params(equation.params):
+                inner = zip(body.invars, sources, strict=True)
+                found |= _convolution_kernels(body, {var: source for var, source in inner if source is not None})
+    return found
