@@ -31,7 +31,7 @@ def terminal(monkeypatch):
 def test_progress_is_shown_on_a_terminal(command, model, terminal):
     stderr = terminal("stderr")
     assert command(*FLAGS, model).status == 0
-    for stage in ("starting JAX", "loading model.py", "pass dead-code", "compiling model for cpu"):
+    for stage in ("starting JAX", "tracing model", "pass dead-code", "compiling model for cpu"):
         assert stage in stderr.getvalue()
 
 
