@@ -18,6 +18,8 @@ _T = ir.DataType
 
 #: Constants below this size are compared by their bytes, larger ones by a digest.
 _DIGEST_FROM = 256
+#: From this size on, arrays are told apart by their place in memory: hashing gigabytes takes seconds.
+_ADDRESS_FROM = 1 << 16
 
 
 @dataclasses.dataclass
@@ -65,8 +67,7 @@ class Builder:
         array = np.asarray(array, dtype)
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
-        content = array.tobytes() if array.nbytes < _DIGEST_FROM else _digest(array)
-        key = (array.dtype.name, array.shape, content)
+        key = (array.dtype.name, array.shape, _content(array))
         if key in self._interned:
             return self._interned[key]
         name = self.unique(name or _constant_name(array))
@@ -79,6 +80,10 @@ class Builder:
     def ints(self, *values: int) -> ir.Value:
         """A 1-D int64 initializer: axes, sizes, starts."""
         return self.const(np.asarray(values, np.int64))
+
+    def holds(self, array: np.ndarray[Any, Any]) -> bool:
+        """Whether a large array is among the initializers as it is."""
+        return array.nbytes >= _ADDRESS_FROM and (array.dtype.name, array.shape, _content(array)) in self._interned
 
     # -- nodes ---------------------------------------------------------------------------------------------------
 
@@ -222,8 +227,13 @@ class Builder:
         return self._scopes[0].nodes
 
 
-def _digest(array: np.ndarray[Any, Any]) -> bytes:
-    return hashlib.sha256(array.view(np.uint8).data if array.size else b"").digest()
+def _content(array: np.ndarray[Any, Any]) -> Any:
+    """What tells constants apart: their bytes, a digest of them, or for weights the memory they are in."""
+    if array.nbytes < _DIGEST_FROM:
+        return array.tobytes()
+    if array.nbytes < _ADDRESS_FROM:
+        return hashlib.sha256(array.view(np.uint8).data).digest()
+    return array.__array_interface__["data"][0]
 
 
 def _constant_name(array: np.ndarray[Any, Any]) -> str:

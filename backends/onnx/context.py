@@ -116,6 +116,10 @@ class Context:
             return x
         return dataclasses.replace(x, held=x.shape, const=None, value=self.full(x))
 
+    def materialized(self, x: Operand) -> Operand:
+        """A constant as the initializer that holds it."""
+        return x if x.value is not None else dataclasses.replace(x, const=None, value=self.value(x))
+
     def padded(self, x: Operand) -> Operand:
         """The same array stored with one axis per logical axis (of size one where it broadcasts)."""
         return x if len(x.held) == x.rank else self.reheld(x, x.padded)

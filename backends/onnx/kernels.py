@@ -47,8 +47,10 @@ TYPES: dict[str, frozenset[ir.DataType]] = {
     **dict.fromkeys(("Floor", "Ceil", "Round", "Softmax", "LogSoftmax", "LayerNormalization"), _F),
     **dict.fromkeys(("Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Erf"), _F32),
     **dict.fromkeys(("Softplus", "Softsign", "Elu", "Selu", "Celu", "Gelu", "Mish", "HardSwish", "HardSigmoid"), _F32),
-    **dict.fromkeys(("Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Swish"), _F32),
-    **dict.fromkeys(("BatchNormalization", "RMSNormalization", "Attention", "Gemm", "DFT"), _F),
+    **dict.fromkeys(
+        ("Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Swish", "Attention"), _F32
+    ),
+    **dict.fromkeys(("BatchNormalization", "RMSNormalization", "Gemm", "DFT"), _F),
     "MaxPool": _F | _EIGHT,
     "Relu": _F | {_T.INT32, _T.INT8},
     "IsNaN": _F | {_T.BFLOAT16},

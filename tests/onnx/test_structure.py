@@ -334,8 +334,9 @@ def test_complex(agrees):
     for f in (jnp.exp, jnp.log, jnp.sqrt, jnp.sin, jnp.cos, jnp.tanh, jnp.abs, jnp.conj, jnp.real, jnp.angle):
         agrees(f, z.astype(np.complex64), rtol=1e-4, atol=1e-5)
     agrees(
-        lambda a, b: (a + b, a * b, a / b, a @ b, a.T, a[1:], jnp.where(a.real > 0, a, b), a == b, a.sum(0), a[jnp.array([0, 2])],
-                      jnp.pad(a, 1), jnp.concatenate([a, b]), a**3, a.at[0].set(b[1]), jnp.cumsum(a, 0)),
+        lambda a, b: (a + b, a * b, a / b, a @ b, a.T, a[1:], jnp.where(a.real > 0, a, b), a == b, a.sum(0),
+                      a[jnp.array([0, 2])], jnp.pad(a, 1), jnp.concatenate([a, b]), a**3,
+                      a.at[0].set(b[1]), jnp.cumsum(a, 0)),
         z.astype(np.complex64), w.astype(np.complex64), rtol=1e-4, atol=1e-4,
     )  # fmt: skip
 

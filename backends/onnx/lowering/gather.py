@@ -31,6 +31,9 @@ def index_value(ctx: Any, x: Operand) -> ir.Value:
 
 def within(x: Operand, low: Dim, high: Dim) -> bool:
     """Whether an index is known to lie in [low, high]."""
+    if x.dim is not None and not isinstance(high, int):
+        room = high - x.dim
+        return low == 0 and isinstance(room, int) and room >= 0
     return (
         x.bounds is not None
         and isinstance(low, int)
@@ -44,8 +47,7 @@ def limit(ctx: Any, value: ir.Value, low: Dim, high: Dim) -> ir.Value:
     """An int64 value clamped to [low, high]."""
     if isinstance(low, int) and isinstance(high, int):
         return ctx.op("Clip", value, ctx.const(np.int64(low)), ctx.const(np.int64(max(high, low))), typed=(0, 1, 2))
-    value = ctx.op("Min", value, ctx.dim(high) if not isinstance(high, int) else ctx.const(np.int64(high)))
-    return ctx.op("Max", value, ctx.dim(low) if not isinstance(low, int) else ctx.const(np.int64(low)))
+    return ctx.op("Max", ctx.op("Min", value, ctx.dim_scalar(high)), ctx.dim_scalar(low))
 
 
 @lowers("dynamic_slice")
@@ -190,7 +192,7 @@ class _Gather:
         """One index along one axis: ONNX Gather."""
         ctx, axis = self.ctx, self.map[0]
         size = x.shape[axis]
-        index, low = reshape_to(ctx, typed(self.batch_shape, self.indices.dtype), ctx.filled(self.indices)), 0
+        index, low = reshape_to(ctx, typed(self.batch_shape, self.indices.dtype), self.indices), 0
         wrapped = self.indices.wrapped
         if wrapped is not None and wrapped[1] == size and wrapped[0].shape == self.batch_shape:
             index, low = wrapped[0], -size

@@ -14,7 +14,7 @@ from jax import lax
 from .. import dims
 from ..dims import Shape
 from ..operand import Operand, constant, inner_shape, is_key, stored_array
-from ..registry import Refusal, lowers
+from ..registry import Refusal, lowers, refuses
 from .shape import typed
 
 _T = ir.DataType
@@ -210,6 +210,4 @@ def random_clone(ctx: Any, eqn: Any, key: Operand) -> Operand:
     return key
 
 
-#: Multipliers and key increments of Philox-4x32 (Salmon et al., SC 2011).
-_PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_PHILOX_WEYL = (0x9E3779B9, 0xBB67AE85)
+refuses("rng_bit_generator", reason="which generator it is depends on the device; use threefry keys (the default)")

@@ -32,14 +32,11 @@ def broadcast_in_dim(ctx: Any, eqn: Any, x: Operand, *dynamic: Operand) -> Opera
         held = x.held
     moved = ctx.reheld(x, held)
     iota = None if x.iota is None else int(eqn.params["broadcast_dimensions"][x.iota])
-    return Operand(shape, x.dtype, held, moved.value, moved.const, x.bounds, iota, *_index_facts(x, shape, moved))
-
-
-def _index_facts(x: Operand, shape: Shape, moved: Operand) -> tuple[Any, ...]:
-    """An index that may be negative stays one when axes of size one are added to it."""
+    result = Operand(shape, x.dtype, held, moved.value, moved.const, x.bounds, iota, dim=x.dim)
     if x.wrapped is not None and dims.size(shape) == dims.size(x.shape):
-        return ((x.wrapped[0], x.wrapped[1]),)
-    return ()
+        # An index that may be negative stays one when axes of size one are added to it.
+        return ctx.with_facts(result, wrapped=x.wrapped)
+    return result
 
 
 def _strip(shape: Shape) -> Shape:
@@ -63,7 +60,7 @@ def reshape_to(ctx: Any, aval: Any, x: Operand) -> Operand:
     if shape == x.shape:
         return x
     if x.held == ():
-        return Operand(shape, x.dtype, (), x.value, x.const, x.bounds)
+        return Operand(shape, x.dtype, (), x.value, x.const, x.bounds, dim=x.dim)
     if x.const is not None and not is_key(x.dtype) and dims.is_static(shape):
         if x.is_full:
             return constant(np.reshape(x.const, shape))
@@ -115,13 +112,14 @@ def permute(ctx: Any, x: Operand, order: tuple[int, ...]) -> Operand:
     held = tuple(padded[k] for k in order)
     iota = None if x.iota is None else order.index(x.iota)
     moving = [k for k in order if padded[k] != 1]
-    if x.const is not None and not is_key(x.dtype):
+    if x.const is not None and not is_key(x.dtype) and not (x.is_full and ctx.build.holds(x.const)):
+        # A weight that the file holds already is transposed by an operator rather than held twice.
         const = np.transpose(np.reshape(x.const, padded), order)
         return Operand(shape, x.dtype, held, None, const, x.bounds, iota)
     if moving == sorted(moving):
         moved = ctx.reheld(x, held if x.is_full else _strip(held))
         return Operand(shape, x.dtype, moved.held, moved.value, moved.const, x.bounds, iota)
-    source, perm = ctx.padded(x), order
+    source, perm = ctx.padded(ctx.materialized(x)), order
     made = ctx.origin(source.value)
     if made is not None and made[0] == "Transpose":
         source, perm = made[1], tuple(made[2][k] for k in order)
