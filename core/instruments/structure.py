@@ -128,6 +128,12 @@ def _jaxpr_problem(before: Program, after: Program) -> str | None:
     return None
 
 
+def check_closed(closed: jex_core.ClosedJaxpr) -> None:
+    """Checks a whole jaxpr, the bodies of loops and branches included; raises what JAX's checker raises."""
+    _check_constants(closed)
+    _check_body(set(), closed.jaxpr)
+
+
 def _check_constants(closed: jex_core.ClosedJaxpr) -> None:
     for index, (var, const) in enumerate(zip(closed.jaxpr.constvars, closed.consts, strict=True)):
         aval = jax.typeof(const)
@@ -160,10 +166,10 @@ def _check_equations(eqns: Sequence[Any], jaxpr: jex_core.Jaxpr) -> None:
     """Runs JAX's checker on some of the equations of a jaxpr."""
     made = {var for eqn in eqns for var in eqn.outvars}
     free = {a: None for eqn in eqns for a in eqn.invars if not isinstance(a, jex_core.Literal) and a not in made}
-    effects: frozenset[Any] = frozenset().union(*(eqn.effects for eqn in eqns))
-    if any(hasattr(effect, "input_index") for effect in effects):  # effects on references name inputs by position
+    if _compat.has_reference_effects(jaxpr):  # these name variables, and hold for the whole jaxpr only
         jex_core.check_jaxpr(jaxpr)
         return
+    effects: frozenset[Any] = frozenset().union(*(eqn.effects for eqn in eqns))
     if not effects <= jaxpr.effects:
         raise jex_core.JaxprTypeError(f"the effects {sorted(map(str, effects - jaxpr.effects))} are not declared")
     debug_info = jaxpr.debug_info.with_unknown_names()

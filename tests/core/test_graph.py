@@ -11,6 +11,7 @@ from programs import assert_identical, programs
 from xlapass.core.errors import PassError, UnsupportedError
 from xlapass.core.graph import Graph
 from xlapass.core.instruments.numerics import UNFUSED
+from xlapass.core.instruments.structure import check_closed
 from xlapass.core.text import canonical_text, program_text
 
 X = np.asarray([1.0, -2.0, 3.0], np.float32)
@@ -29,7 +30,7 @@ def node_named(graph, name):
 def assert_text(graph, expect):
     assert_consistent(graph)
     closed = graph.to_closed()
-    jex_core.check_jaxpr(closed.jaxpr)
+    check_closed(closed)
     assert program_text(closed) == canonical_text(expect)
 
 
@@ -192,7 +193,7 @@ def test_a_splice_of_control_flow_random_numbers_and_effects():
 
     replace_by(graph, graph.nodes()[0], body, graph.inputs[0])
     closed = graph.to_closed()
-    jex_core.check_jaxpr(closed.jaxpr)
+    check_closed(closed)
     assert len(closed.effects) == 1
     assert_identical(run(graph, X), jax.tree_util.tree_leaves(jax.jit(body)(X)))
 
@@ -202,7 +203,7 @@ def test_a_splice_at_symbolic_sizes():
     graph = graph_of(lambda x: jnp.sin(x), jax.ShapeDtypeStruct((rows, 2), np.float32))
     replace_by(graph, graph.nodes()[0], lambda v: jnp.concatenate([v, v])[: v.shape[0]], graph.inputs[0])
     closed = graph.to_closed()
-    jex_core.check_jaxpr(closed.jaxpr)
+    check_closed(closed)
     assert closed.out_avals[0].shape == (rows, 2)
 
 
@@ -219,7 +220,7 @@ def test_emit_inserts_one_equation():
     (again,) = graph.emit(cumsum.primitive, mul.inputs[:1], cumsum.params, before=mul, rule="twice")
     graph.set_operand(mul, 0, again)
     assert graph.made_by[again.var] == "twice"
-    jex_core.check_jaxpr(graph.to_closed().jaxpr)
+    check_closed(graph.to_closed())
     assert_identical(run(graph, X), [jnp.cumsum(jnp.cumsum(X)) * 2])
 
 
@@ -235,7 +236,7 @@ def test_replacing_keeps_weak_types_as_they_were():
     graph.replace(add.outputs[0], strong)
     graph.erase(add)
     closed = graph.to_closed()
-    jex_core.check_jaxpr(closed.jaxpr)
+    check_closed(closed)
     assert closed.out_avals[0].weak_type
     assert_identical(run(graph, 3), [jnp.asarray(8)])
 
@@ -245,7 +246,7 @@ def test_replacing_an_output_by_an_input_of_another_weak_type():
     graph.replace(graph.nodes()[0].outputs[0], graph.inputs[1])
     graph.erase_dead(graph.nodes()[-1])
     closed = graph.to_closed()
-    jex_core.check_jaxpr(closed.jaxpr)
+    check_closed(closed)
     assert not closed.out_avals[0].weak_type
 
 
@@ -324,7 +325,7 @@ def test_a_dropped_result_can_be_used_again():
     graph = Graph(closed)
     assert graph.to_closed() is closed
     graph.set_operand(graph.terminator, 0, graph.nodes()[0].outputs[1])
-    jex_core.check_jaxpr(graph.to_closed().jaxpr)
+    check_closed(graph.to_closed())
     assert_identical(run(graph, X), [jax.jit(jnp.cos)(X)])
 
 
@@ -431,7 +432,7 @@ def test_arrays_and_scalars_spliced_into_a_body(fn):
     region = sin.graph
     replace_by(region, sin, other, sin.inputs[0])
     closed = graph.to_closed()
-    jex_core.check_jaxpr(closed.jaxpr)
+    check_closed(closed)
     assert_consistent(graph)
     expected = jax.jit(fn_with(fn, other))
     function = jex_core.jaxpr_as_fun(closed)
@@ -578,7 +579,7 @@ def test_inlining_in_a_body():
     graph = graph_of(lambda x: lax.scan(lambda c, _: (jax.jit(lambda v: v * TABLE)(c), None), x, length=2)[0], X)
     call = node_named(graph, "jit")
     call.graph.inline(call, call.regions["jaxpr", None])
-    jex_core.check_jaxpr(graph.to_closed().jaxpr)
+    check_closed(graph.to_closed())
     assert_identical(run(graph, X), [jax.jit(lambda x: x * TABLE * TABLE)(X)])
 
 
@@ -631,7 +632,7 @@ def test_edits_everywhere_in_drawn_programs(kind):
             graph = double_every_result(closed)
             assert_consistent(graph)
             edited = graph.to_closed()
-            jex_core.check_jaxpr(edited.jaxpr)
+            check_closed(edited)
             assert edited.out_avals == closed.out_avals
             assert edited.jaxpr.effects == closed.jaxpr.effects
 

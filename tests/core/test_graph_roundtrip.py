@@ -15,6 +15,7 @@ from jax.extend import core as jex_core
 from jax.sharding import PartitionSpec
 from programs import assert_identical, programs
 from xlapass.core.graph import Graph
+from xlapass.core.instruments.structure import check_closed
 
 X = np.asarray([[1.0, -2.0, 0.5], [np.nan, -0.0, np.inf]], np.float32)
 N = np.asarray([3, -1, 0], np.int32)
@@ -39,7 +40,7 @@ def assert_round_trip(closed, args=None):
     assert graph.to_closed() is closed
     result = rebuilt(closed)
     assert result is not closed
-    jex_core.check_jaxpr(result.jaxpr)
+    check_closed(result)
     assert str(result) == str(closed)
     assert result.in_avals == closed.in_avals and result.out_avals == closed.out_avals
     assert result.jaxpr.effects == closed.jaxpr.effects
@@ -325,7 +326,7 @@ def test_inlining_a_call_gives_the_program_itself(drawn):
     for node in graph.nodes():
         graph.inline(node, node.regions["jaxpr", None])
     inlined = graph.to_closed()
-    jex_core.check_jaxpr(inlined.jaxpr)
+    check_closed(inlined)
     reference = jax.make_jaxpr(fn)(*closed.in_avals)
     assert [e.primitive for e in inlined.eqns] == [e.primitive for e in reference.eqns]
     assert inlined.out_avals == reference.out_avals

@@ -13,6 +13,7 @@ from programs import assert_identical, programs
 from xlapass.core.errors import PassError
 from xlapass.core.graph import Graph
 from xlapass.core.instruments.numerics import UNFUSED
+from xlapass.core.instruments.structure import check_closed
 from xlapass.core.patterns import op, scalar, var
 from xlapass.core.rewrite import Build, Match, RewriteLog, Rule, RuleIndex, find, rewrite
 from xlapass.core.text import canonical_text, program_text
@@ -31,7 +32,7 @@ def apply(rules, fn, *args, explain=(), everywhere=False):
     index = RuleIndex(rules)
     regions = graph.walk() if everywhere else [graph]
     changed = any([rewrite(region, index, log) for region in regions])
-    jex_core.check_jaxpr(graph.to_closed().jaxpr)
+    check_closed(graph.to_closed())
     return graph, changed, log
 
 
