@@ -22,8 +22,12 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import settings
 from program_bodies import write_block
 from program_writer import DTYPES, WIDE, Options, Writer, array_of, is_float, is_key, type_text
+
+USUAL_EXAMPLES = 25
+"""Number of examples in the default profile of ``conftest.py``."""
 
 SIZES = (2, 3, 1, 2, 3, 4, 1, 2, 3, 0)
 """Sizes of axes; the first is the simplest, and a tenth of the axes is empty."""
@@ -75,6 +79,11 @@ class Drawn:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What hypothesis prints for a failing example."""
         printer.text(self.description)
+
+
+def examples(count: int) -> int:
+    """For ``@settings(max_examples=examples(10))``: ten usually, and as many times more as a sweep wants."""
+    return count * settings.default.max_examples // USUAL_EXAMPLES
 
 
 def assert_identical(results: Sequence[Any], expected: Sequence[Any]) -> None:

@@ -6,7 +6,7 @@ import jax
 import pytest
 from hypothesis import given, settings
 from jax.extend import core as jex_core
-from programs import assert_identical, programs
+from programs import assert_identical, examples, programs
 
 KINDS = {
     "plain": {},
@@ -25,7 +25,7 @@ def primitives_in(jaxpr, counts):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_programs_trace_and_run(kind):
-    @settings(max_examples=4)
+    @settings(max_examples=examples(4))
     @given(programs(**KINDS[kind]))
     def check(drawn):
         drawn.jaxpr()
@@ -42,7 +42,7 @@ def test_programs_are_varied():
     counts = collections.Counter()
     shapes, dtypes, constants = set(), set(), 0
 
-    @settings(max_examples=150)
+    @settings(max_examples=examples(150))
     @given(programs())
     def collect(drawn):
         nonlocal constants

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from jax import lax
-from programs import programs
+from programs import examples, programs
 from xlapass.core.lowering import lower_to_stablehlo
 from xlapass.core.program import operation_count
 from xlapass.core.tracing import trace
@@ -137,7 +137,7 @@ def test_the_level_counts():
     assert lower_to_stablehlo(program).fingerprint != program.fingerprint
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(programs(effects=True))
 def test_drawn_programs(drawn):
     first, second = trace(drawn.fn, *drawn.args), trace(drawn.fn, *drawn.args)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from jax import lax
 from jax.extend import core as jex_core
-from programs import assert_identical, programs
+from programs import assert_identical, examples, programs
 from xlapass.core.errors import PassError, UnsupportedError
 from xlapass.core.graph import Graph
 from xlapass.core.instruments.numerics import UNFUSED
@@ -624,7 +624,7 @@ def double_every_result(closed):
 
 @pytest.mark.parametrize("kind", ["plain", "x64", "symbolic", "effects"])
 def test_edits_everywhere_in_drawn_programs(kind):
-    @settings(max_examples=10)
+    @settings(max_examples=examples(10))
     @given(programs(**({} if kind == "plain" else {kind: True})))
     def check(drawn):
         closed = drawn.jaxpr()
@@ -639,7 +639,7 @@ def test_edits_everywhere_in_drawn_programs(kind):
     check()
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(programs())
 def test_edited_drawn_programs_compute_the_same(drawn):
     closed = drawn.jaxpr()

@@ -13,7 +13,7 @@ from jax.experimental import io_callback
 from jax.experimental.compute_on import compute_on
 from jax.extend import core as jex_core
 from jax.sharding import PartitionSpec
-from programs import assert_identical, programs
+from programs import assert_identical, examples, programs
 from xlapass.core.graph import Graph
 from xlapass.core.instruments.structure import check_closed
 
@@ -301,13 +301,13 @@ def test_drawn_programs(kind):
     check()
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(programs())
 def test_drawn_programs_compute_the_same(drawn):
     assert_round_trip(drawn.jaxpr(), drawn.args)
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(programs())
 def test_drawn_programs_under_the_checks_of_jax(drawn):
     closed = drawn.jaxpr()
@@ -315,7 +315,7 @@ def test_drawn_programs_under_the_checks_of_jax(drawn):
         rebuilt(closed)
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(programs(effects=True))
 def test_inlining_a_call_gives_the_program_itself(drawn):
     """Every node is made anew, and every body is shared with the original."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from jax import lax
-from programs import programs
+from programs import examples, programs
 from xlapass.core.graph import Graph
 from xlapass.core.patterns import (
     Attempt,
@@ -353,7 +353,7 @@ PATTERNS = {
 }
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(programs())
 def test_the_quick_look_never_misses_a_match(drawn):
     graph = Graph(drawn.jaxpr())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from jax import lax
 from jax.extend import core as jex_core
-from programs import assert_identical, programs
+from programs import assert_identical, examples, programs
 from xlapass.core.errors import PassError
 from xlapass.core.graph import Graph
 from xlapass.core.instruments.numerics import UNFUSED
@@ -370,7 +370,7 @@ EXACT_RULES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(programs())
 def test_exact_rules_on_drawn_programs(drawn):
     closed = drawn.jaxpr()

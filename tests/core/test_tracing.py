@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from hypothesis import given, settings
-from programs import assert_identical, programs
+from programs import assert_identical, examples, programs
 from xlapass.core.errors import UsageError
 from xlapass.core.tracing import trace
 
@@ -400,7 +400,7 @@ def test_wide_arrays_are_narrowed_as_jax_does():
 
 @pytest.mark.parametrize("kind", ["plain", "x64", "symbolic"])
 def test_drawn_programs(kind):
-    @settings(max_examples=10)
+    @settings(max_examples=examples(10))
     @given(programs(**({} if kind == "plain" else {kind: True})))
     def check(drawn):
         with drawn.context():
