@@ -21,4 +21,7 @@ def xlapass_forms() -> Mapping[str, Entry]:
     return {
         "convolution": Entry("xlapass.passes.forms.convolution:FORMS", "convolutions and their gradients"),
         "pooling": Entry("xlapass.passes.forms.pooling:FORMS", "windowed reductions"),
+        "pooling-gradient": Entry("xlapass.passes.forms.pooling_gradient:FORMS", "derivatives of max pooling"),
+        "extrema": Entry("xlapass.passes.forms.extrema:FORMS", "argmax and argmin"),
+        "cumulative": Entry("xlapass.passes.forms.cumulative:FORMS", "cumulative sums, products and extremes"),
     }

@@ -76,7 +76,7 @@ def phase_sum(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
     for remainders in itertools.product(*map(range, shape.lhs_dilation)):
         phases = _phases(shape, remainders)
         parts.append(blank if None in phases else _one_phase(image, kernel, phases, counts, shape, params))
-    out = _interleave(parts, shape.lhs_dilation)
+    out = interleave(parts, shape.lhs_dilation, first_axis=1)
     out = lax.slice(out, (0,) * out.ndim, (shape.batch, *shape.out_image, shape.out_features))
     return from_channels_last(out, params)
 
@@ -121,18 +121,16 @@ def _one_phase(
     )
 
 
-def _interleave(parts: list[jax.Array], dilation: Sequence[int]) -> jax.Array:
-    """Joins phases, last dimension fastest, to images of ``dilation`` times their size."""
-    for axis in range(len(dilation), 0, -1):
-        up = dilation[axis - 1]
-        joined = []
-        for start in range(0, len(parts), up):
-            group = parts[start : start + up]
-            stacked = jnp.stack(group, axis=axis + 1) if up > 1 else group[0]
-            shape = list(group[0].shape)
-            shape[axis] *= up
-            joined.append(stacked.reshape(shape))
-        parts = joined
+def interleave(parts: list[jax.Array], dilation: Sequence[int], first_axis: int = 0) -> jax.Array:
+    """Joins phases, that of the last dimension fastest, to an array ``dilation`` times their size."""
+    for axis in range(first_axis + len(dilation) - 1, first_axis - 1, -1):
+        up = dilation[axis - first_axis]
+        if up == 1:
+            continue
+        shape = list(parts[0].shape)
+        shape[axis] *= up
+        groups = [parts[start : start + up] for start in range(0, len(parts), up)]
+        parts = [jnp.stack(group, axis=axis + 1).reshape(shape) for group in groups]
     return parts[0]
 
 
