@@ -87,17 +87,21 @@ class Builder:
 
     # -- nodes ---------------------------------------------------------------------------------------------------
 
-    def op(
+    def op(self, op_type: str, *inputs: ir.Value | None, **options: Any) -> ir.Value:
+        """Emits a node with one output; the options are those of `outputs`."""
+        return self.outputs(op_type, *inputs, n=1, **options)[0]
+
+    def outputs(
         self,
         op_type: str,
         *inputs: ir.Value | None,
-        n: int = 1,
+        n: int,
         to: Any = None,
         typed: Sequence[int] | None = None,
         kernel: str | None = None,
         domain: str = "",
         **attributes: Any,
-    ) -> Any:
+    ) -> tuple[ir.Value, ...]:
         """Emits a node.
 
         Args:
@@ -111,7 +115,7 @@ class Builder:
           attributes: ints, floats, strings, sequences, tensors or graphs.
 
         Returns:
-          The output value, or a tuple when n > 1.
+          The output values.
         """
         positions = [k for k in (range(len(inputs)) if typed is None else typed) if inputs[k] is not None]
         targets = to if isinstance(to, tuple) else (to,) * n
@@ -136,7 +140,7 @@ class Builder:
                 v if t is not None else self._narrow(op_type, v, own, through)
                 for v, t in zip(values, targets, strict=True)
             )
-        return values[0] if n == 1 else values
+        return values
 
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """The value in another element type (C rules: floats truncate, integers wrap); itself when it has it."""

@@ -68,9 +68,10 @@ def _light_copy(model: ir.Model) -> onnx.ModelProto:
         for name, value in heavy.items():
             model.graph.initializers[name] = value
     for name, value in heavy.items():
-        proto.graph.input.append(
-            onnx.helper.make_tensor_value_info(name, int(value.const_value.dtype), list(value.const_value.shape))
-        )
+        tensor = value.const_value
+        if tensor is not None:
+            shape = [int(d) for d in tensor.shape.numpy()]
+            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), shape))
     return proto
 
 
@@ -137,7 +138,7 @@ def _disagreement(name: str, what: str) -> CompileError:
 def complex_output(array: np.ndarray[Any, Any], dtype: Any) -> Any:
     """An output as ONNX stores it, back in its JAX dtype."""
     if is_key(dtype):
-        return jax.random.wrap_key_data(array)
+        return jax.random.wrap_key_data(jax.numpy.asarray(array))
     if is_complex(dtype):
         return (array[..., 0] + 1j * array[..., 1]).astype(dtype)
     return array

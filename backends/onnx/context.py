@@ -47,16 +47,20 @@ class Context:
         self.lowerings = lowerings
         self.strict_nan = strict_nan
         self.problems: list[Problem] = []
-        self.dim_values: dict[str, ir.Value] = {}
         self.uses: dict[Any, list[Any]] = {}
         self._origin: dict[ir.Value, tuple[str, Operand, Any]] = {}
         self._stack: list[str] = []
+        self.dim_sources: dict[str, tuple[ir.Value, int, int, int]] = {}
 
     # -- nodes ---------------------------------------------------------------------------------------------------
 
-    def op(self, op_type: str, *inputs: ir.Value | None, **options: Any) -> Any:
-        """Emits a node; see `Builder.op`."""
+    def op(self, op_type: str, *inputs: ir.Value | None, **options: Any) -> ir.Value:
+        """Emits a node with one output; see `Builder.outputs`."""
         return self.build.op(op_type, *inputs, **options)
+
+    def outputs(self, op_type: str, *inputs: ir.Value | None, n: int, **options: Any) -> tuple[ir.Value, ...]:
+        """Emits a node; see `Builder.outputs`."""
+        return self.build.outputs(op_type, *inputs, n=n, **options)
 
     def const(self, array: Any, dtype: Any = None) -> ir.Value:
         """An initializer."""
@@ -134,9 +138,10 @@ class Context:
         value = self.reshape_value(self.value(x), (*x.held, *inner), (*held, *inner))
         return dataclasses.replace(x, held=held, const=None, value=value)
 
-    def remember(self, value: ir.Value, op_type: str, source: Operand, detail: Any) -> None:
+    def remember(self, value: ir.Value | None, op_type: str, source: Operand, detail: Any) -> None:
         """Notes what a Transpose or Reshape was made from, so that the next one can start there."""
-        self._origin[value] = (op_type, source, detail)
+        if value is not None:
+            self._origin[value] = (op_type, source, detail)
 
     def origin(self, value: ir.Value | None) -> tuple[str, Operand, Any] | None:
         """What `remember` noted about a value."""
@@ -364,7 +369,7 @@ def as_array(value: Any) -> Any:
     return value if hasattr(value, "dtype") and is_key(value.dtype) else np.asarray(value)
 
 
-def x64_for(dtypes: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:
+def x64_for(dtypes: Sequence[Any]) -> Any:
     """The context in which JAX keeps 64-bit types when any of the dtypes has 64 bits."""
     if any(not is_key(d) and stored_dtype(d).itemsize == 8 for d in dtypes):
         return jax.enable_x64(True)

@@ -59,9 +59,8 @@ def stored_dtype(dtype: Any) -> np.dtype[Any]:
         return np.dtype(np.float64)
     if dtype == jax.dtypes.float0:
         return np.dtype(bool)
-    if dtype == ml_dtypes.int2:
-        return np.dtype(ml_dtypes.int4)
-    return dtype
+    stored: np.dtype[Any] = np.dtype(ml_dtypes.int4) if dtype == ml_dtypes.int2 else np.dtype(dtype)
+    return stored
 
 
 def stored_type(dtype: Any) -> ir.DataType:
@@ -83,7 +82,7 @@ def stored_array(array: Any) -> np.ndarray[Any, Any]:
     array = np.asarray(array)
     if array.dtype.kind == "c":
         return np.stack([array.real, array.imag], axis=-1)
-    return array.astype(stored_dtype(array.dtype), copy=False)
+    return np.asarray(array, stored_dtype(array.dtype))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,7 @@ PROTOBUF_LIMIT = 2**31 - 2**20
 def require_onnxruntime() -> Any:
     """The module ``onnxruntime``; raises `MissingDependencyError` where it is not installed."""
     try:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingDependencyError("running ONNX files", "onnx", "onnxruntime") from error
     return onnxruntime
@@ -78,7 +78,7 @@ class OnnxExecutable(Executable):
 
 
 def _faces_float(meta: Any, array: np.ndarray[Any, Any]) -> bool:
-    return meta.type == "tensor(float)" and array.dtype != np.float32
+    return bool(meta.type == "tensor(float)" and array.dtype != np.float32)
 
 
 def session_model(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from typing import Any
 
 import onnx_ir as ir
 
 from . import dims
+from .context import Context
 from .dims import Dim, Shape
 from .registry import Refusal
 
 _BINARY = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul"}
 
 
-def bind_variables(ctx: Any, inputs: Sequence[tuple[ir.Value, Shape]]) -> list[str]:
+def bind_variables(ctx: Context, inputs: Sequence[tuple[ir.Value, Shape]]) -> list[str]:
     """Finds for every dimension variable an input axis from which its value follows.
 
     Args:
@@ -43,12 +43,12 @@ def bind_variables(ctx: Any, inputs: Sequence[tuple[ir.Value, Shape]]) -> list[s
     return sorted(wanted - set(found))
 
 
-def dim_value(ctx: Any, dim: Dim) -> ir.Value:
+def dim_value(ctx: Context, dim: Dim) -> ir.Value:
     """A symbolic dimension as an int64 vector of one element."""
     return _walk(ctx, dims.expression(dim))
 
 
-def _variable(ctx: Any, name: str) -> ir.Value:
+def _variable(ctx: Context, name: str) -> ir.Value:
     if name not in ctx.dim_sources:
         raise Refusal(f"no input axis determines the symbolic dimension {name!r}")
     value, axis, a, b = ctx.dim_sources[name]
@@ -58,7 +58,7 @@ def _variable(ctx: Any, name: str) -> ir.Value:
     return size if a == 1 else ctx.op("Div", size, ctx.ints(a))
 
 
-def _walk(ctx: Any, node: ast.expr) -> ir.Value:
+def _walk(ctx: Context, node: ast.expr) -> ir.Value:
     match node:
         case ast.Constant(value=int(number)):
             return ctx.ints(number)

@@ -6,11 +6,12 @@ from typing import Any
 
 from jax.extend import core as jex_core
 
+from ..context import Context
 from ..operand import Operand, constant
 from ..registry import Refusal, lowers, refuses
 
 
-def _inline(ctx: Any, eqn: Any, body: Any, operands: Any) -> list[Any]:
+def _inline(ctx: Context, eqn: Any, body: Any, operands: Any) -> list[Any]:
     if isinstance(body, jex_core.ClosedJaxpr):
         results = ctx.lower_closed(body, operands, eqn.wanted)
     else:
@@ -33,7 +34,7 @@ def _inline(ctx: Any, eqn: Any, body: Any, operands: Any) -> list[Any]:
     "run_state",
     "xla_call",
 )
-def call(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
+def call(ctx: Context, eqn: Any, *operands: Operand) -> list[Any]:
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if name in eqn.params:
             return _inline(ctx, eqn, eqn.params[name], operands)
@@ -41,7 +42,7 @@ def call(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
 
 
 @lowers("composite")
-def composite(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
+def composite(ctx: Context, eqn: Any, *operands: Operand) -> list[Any]:
     """A whole ONNX operator where the runtime has it for these types, else the decomposition."""
     from .composites import whole
 
@@ -50,7 +51,7 @@ def composite(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
 
 
 @lowers("custom_linear_solve")
-def linear_solve(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
+def linear_solve(ctx: Context, eqn: Any, *operands: Operand) -> list[Any]:
     """Only the solver runs; the products serve derivatives, which have been taken already."""
     lengths, jaxprs = eqn.params["const_lengths"], eqn.params["jaxprs"]
     before = lengths.matvec + lengths.vecmat
@@ -60,25 +61,25 @@ def linear_solve(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
 
 
 @lowers("copy", "copy_p", "stop_gradient", "optimization_barrier", "name", "reduced_vary_cast", "pvary", "cond_copy")
-def identity(ctx: Any, eqn: Any, *operands: Operand) -> list[Operand]:
+def identity(ctx: Context, eqn: Any, *operands: Operand) -> list[Operand]:
     return list(operands)
 
 
 @lowers("device_put", "sharding_constraint", "mesh_cast", "reshard", "layout_constraint")
-def placement(ctx: Any, eqn: Any, *operands: Operand) -> list[Operand]:
+def placement(ctx: Context, eqn: Any, *operands: Operand) -> list[Operand]:
     """Placement on a single device says nothing about values."""
     return list(operands)
 
 
 @lowers("create_token", "after_all")
-def token(ctx: Any, eqn: Any, *operands: Operand) -> Operand:
+def token(ctx: Context, eqn: Any, *operands: Operand) -> Operand:
     import numpy as np
 
     return constant(np.zeros((), bool))
 
 
 @lowers("empty", "empty2")
-def empty(ctx: Any, eqn: Any, *operands: Operand) -> Operand:
+def empty(ctx: Context, eqn: Any, *operands: Operand) -> Operand:
     import numpy as np
 
     return constant(np.zeros((), eqn.aval.dtype), tuple(eqn.aval.shape))

@@ -10,34 +10,36 @@ import onnx_ir as ir
 from jax import lax
 
 from .. import dims
+from ..context import Context
 from ..operand import Operand
 from ..registry import Refusal
 
 _T = ir.DataType
 
 
-def _half(ctx: Any, x: Operand, k: int) -> ir.Value:
+def _half(ctx: Context, x: Operand, k: int) -> ir.Value:
     """The real (0) or imaginary (1) parts, without the trailing axis."""
     if x.const is not None:
         return ctx.const(x.const.imag if k else x.const.real)
     return ctx.op("Gather", x.value, ctx.const(np.int64(k)), axis=-1, typed=(0,))
 
 
-def _pair(ctx: Any, eqn: Any, re: ir.Value, im: ir.Value, held: Any) -> Operand:
+def _pair(ctx: Context, eqn: Any, re: ir.Value, im: ir.Value, held: Any) -> Operand:
     """Joins two values of shape ``held``."""
     parts = [ctx.op("Unsqueeze", v, ctx.ints(-1), typed=(0,)) for v in (re, im)]
     return ctx.result(ctx.op("Concat", *parts, axis=-1), eqn.aval, held)
 
 
-def part(ctx: Any, eqn: Any, x: Operand, k: int) -> Operand:
+def part(ctx: Context, eqn: Any, x: Operand, k: int) -> Operand:
     """The real or the imaginary part."""
     made = ctx.origin(x.value)
     if made is not None and made[0] == "complex" and made[2][k] is not None:
-        return made[2][k]
+        known: Operand = made[2][k]
+        return known
     return ctx.result(_half(ctx, x, k), eqn.aval, x.held)
 
 
-def join(ctx: Any, eqn: Any, re: Operand, im: Operand | None) -> Operand:
+def join(ctx: Context, eqn: Any, re: Operand, im: Operand | None) -> Operand:
     """A complex array from its parts; no imaginary part means zeros."""
     if im is None:
         value = ctx.op("Unsqueeze", ctx.value(re), ctx.ints(-1), typed=(0,))
@@ -55,7 +57,7 @@ def join(ctx: Any, eqn: Any, re: Operand, im: Operand | None) -> Operand:
     return result
 
 
-def conjugate(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def conjugate(ctx: Context, eqn: Any, x: Operand) -> Operand:
     """The complex conjugate."""
     signs = ctx.const(np.array([1, -1]), _real(x.dtype))
     return ctx.result(ctx.op("Mul", ctx.value(x), signs), eqn.aval, x.held)
@@ -65,7 +67,7 @@ def _real(dtype: Any) -> Any:
     return np.float32 if np.dtype(dtype) == np.complex64 else np.float64
 
 
-def multiply(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def multiply(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     """(a+bi)(c+di)."""
     a, b, c, d = (_half(ctx, v, k) for v in (x, y) for k in (0, 1))
     re = ctx.op("Sub", ctx.op("Mul", a, c), ctx.op("Mul", b, d))
@@ -73,7 +75,7 @@ def multiply(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
     return _pair(ctx, eqn, re, im, dims.broadcast(x.held, y.held))
 
 
-def divide(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def divide(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     """(a+bi)/(c+di), the divisor scaled by its larger part so that squares do not overflow."""
     a, b, c, d = (_half(ctx, v, k) for v in (x, y) for k in (0, 1))
     scale = ctx.op("Max", ctx.op("Abs", c), ctx.op("Abs", d))
@@ -84,12 +86,12 @@ def divide(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
     return _pair(ctx, eqn, re, im, dims.broadcast(x.held, y.held))
 
 
-def modulus(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def modulus(ctx: Context, eqn: Any, x: Operand) -> Operand:
     """|a+bi|; parts beyond the square root of the largest float overflow."""
     return ctx.result(ctx.op("ReduceL2", ctx.value(x), ctx.ints(-1), keepdims=0, typed=(0,)), eqn.aval, x.held)
 
 
-def equal(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def equal(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     """Equality of both parts."""
     if eqn.primitive not in ("eq", "ne"):
         raise Refusal(f"{eqn.primitive} of complex numbers has no ONNX form here")
@@ -102,7 +104,7 @@ def _bool(aval: Any) -> Any:
     return aval.update(dtype=np.dtype(bool))
 
 
-def extremum(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def extremum(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     """max and min order by the real part, then by the imaginary part."""
     sign = lax.gt if eqn.primitive == "max" else lax.lt
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ....core.composites import decode_attributes
 from .. import kernels
+from ..context import Context
 from ..operand import Operand, is_float, stored_type
 from .elementwise import emit
 
@@ -23,7 +24,7 @@ _T = ir.DataType
 Form = Callable[..., Any]
 
 
-def whole(ctx: Any, eqn: Any, operands: tuple[Operand, ...]) -> list[Any] | None:
+def whole(ctx: Context, eqn: Any, operands: tuple[Operand, ...]) -> list[Any] | None:
     """The results of the ONNX operator for a composite, or None when its decomposition is to be used."""
     form = FORMS.get(str(eqn.params["name"]).rsplit(".", 1)[-1])
     if form is None or not all(is_float(x.dtype) for x in operands):
@@ -34,7 +35,7 @@ def whole(ctx: Any, eqn: Any, operands: tuple[Operand, ...]) -> list[Any] | None
     return result if isinstance(result, list) else [result]
 
 
-def fits(ctx: Any, op_type: str, x: Operand) -> bool:
+def fits(ctx: Context, op_type: str, x: Operand) -> bool:
     """Whether the opset has an operator and the runtime a kernel for the type (directly or through float32)."""
     return ctx.build.has(op_type) and kernels.carrier(op_type, stored_type(x.dtype)) is not None
 
@@ -42,7 +43,7 @@ def fits(ctx: Any, op_type: str, x: Operand) -> bool:
 def unary(op_type: str, **fixed: Any) -> Form:
     """A composite of one operand that is an operator without further conditions."""
 
-    def form(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
+    def form(ctx: Context, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
         if rest or not fits(ctx, op_type, x) or set(attributes) - set(fixed):
             return None
         return emit(ctx, eqn, op_type, x, **fixed)
@@ -50,15 +51,15 @@ def unary(op_type: str, **fixed: Any) -> Form:
     return form
 
 
-def gelu(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand) -> Operand | None:
+def gelu(ctx: Context, eqn: Any, attributes: Mapping[str, Any], x: Operand) -> Operand | None:
     """``approximate``: by tanh; else exact."""
     if not fits(ctx, "Gelu", x):
         return None
-    options = {"approximate": "tanh"} if attributes.get("approximate", True) else {}
+    options: dict[str, Any] = {"approximate": "tanh"} if attributes.get("approximate", True) else {}
     return emit(ctx, eqn, "Gelu", x, **options)
 
 
-def silu(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand) -> Operand:
+def silu(ctx: Context, eqn: Any, attributes: Mapping[str, Any], x: Operand) -> Operand:
     """Two operators; Swish itself is younger than most runtimes."""
     value = ctx.value(x)
     return ctx.result(ctx.op("Mul", value, ctx.op("Sigmoid", value)), eqn.aval, x.held)
@@ -67,7 +68,7 @@ def silu(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand) -> Opera
 def softmax_form(op_type: str) -> Form:
     """``axis``: the axis, or several of which only one may count."""
 
-    def form(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
+    def form(ctx: Context, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
         axis = attributes.get("axis", -1)
         if isinstance(axis, tuple):
             if len(axis) != 1:
@@ -83,7 +84,7 @@ def softmax_form(op_type: str) -> Form:
 def with_slope(op_type: str, name: str, default: float) -> Form:
     """A composite of one operand with one number, static or a second operand of known value."""
 
-    def form(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
+    def form(ctx: Context, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
         alpha = attributes.get(name, attributes.get("alpha", default))
         if rest:
             alpha = rest[0].scalar
@@ -100,7 +101,7 @@ def normalization(op_type: str) -> Form:
     ``axis`` is the first normalized axis, or all of them; scale and bias have the shape of those axes.
     """
 
-    def form(ctx: Any, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
+    def form(ctx: Context, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
         first = _first_axis(attributes.get("axis", -1), x.rank)
         limit = 2 if op_type == "LayerNormalization" else 1
         if first is None or len(rest) > limit or not fits(ctx, op_type, x):
@@ -127,13 +128,13 @@ def _first_axis(axis: Any, rank: int) -> int | None:
     return axes[0] if axes == list(range(axes[0], rank)) else None
 
 
-def _ones(ctx: Any, shape: Any) -> Operand:
+def _ones(ctx: Context, shape: Any) -> Operand:
     from ..operand import constant
 
     return constant(np.ones((), np.float32), shape)
 
 
-def _of_shape(ctx: Any, x: Operand, shape: Any) -> ir.Value | None:
+def _of_shape(ctx: Context, x: Operand, shape: Any) -> ir.Value | None:
     if x.rank > len(shape) and all(d == 1 for d in x.shape[: x.rank - len(shape)]):
         from .shape import reshape_to, typed
 
@@ -142,7 +143,7 @@ def _of_shape(ctx: Any, x: Operand, shape: Any) -> ir.Value | None:
 
 
 def attention(
-    ctx: Any, eqn: Any, attributes: Mapping[str, Any], q: Operand, k: Operand, v: Operand, *rest: Operand
+    ctx: Context, eqn: Any, attributes: Mapping[str, Any], q: Operand, k: Operand, v: Operand, *rest: Operand
 ) -> Any:
     """Scaled dot-product attention on (batch, heads, length, depth): ``scale``, ``is_causal``, an additive mask."""
     if not fits(ctx, "Attention", q) or np.dtype(q.dtype) == np.float64 or len(rest) > 1:

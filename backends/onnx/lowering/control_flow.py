@@ -10,7 +10,7 @@ import onnx_ir as ir
 from jax import lax
 
 from .. import dims
-from ..context import as_array
+from ..context import Context, as_array
 from ..operand import Operand, constant, inner_shape, stored_type
 from ..registry import lowers
 from .shape import reshape_to, typed
@@ -18,7 +18,7 @@ from .shape import reshape_to, typed
 _T = ir.DataType
 
 
-def _formal(ctx: Any, name: str, aval: Any) -> tuple[ir.Value, Operand]:
+def _formal(ctx: Context, name: str, aval: Any) -> tuple[ir.Value, Operand]:
     """A graph input of a body, and the operand it stands for."""
     shape = tuple(aval.shape)
     spec = [dims.spec(d) for d in (*shape, *inner_shape(aval.dtype))]
@@ -32,7 +32,7 @@ def _element(aval: Any) -> Any:
 
 
 @lowers("scan")
-def scan(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
+def scan(ctx: Context, eqn: Any, *operands: Operand) -> list[Any]:
     params = eqn.params
     closed, reverse, length = params["jaxpr"], params["reverse"], params["length"]
     many_consts, many_carry = params["num_consts"], params["num_carry"]
@@ -61,7 +61,7 @@ class _ScanCall:
 
     def __init__(
         self,
-        ctx: Any,
+        ctx: Context,
         eqn: Any,
         closed: Any,
         consts: Sequence[Operand],
@@ -105,7 +105,7 @@ class _ScanCall:
             outputs = self._body(states, items)
         body = ctx.build.graph("scan", formals, outputs, nodes)
         direction = int(bool(reverse))
-        result = ctx.op(
+        result = ctx.outputs(
             "Scan",
             *(ctx.full(self.carry[k]) for k in self.keep),
             *(ctx.full(self.xs[k]) for k in self.kept_xs),
@@ -123,7 +123,7 @@ class _ScanCall:
                 else {}
             ),
         )
-        return result if isinstance(result, tuple) else (result,)
+        return result
 
     def as_loop(self, reverse: bool, length: Any) -> Any:
         """An ONNX Loop with a trip count, for a scan over nothing."""
@@ -138,17 +138,18 @@ class _ScanCall:
         with ctx.build.body() as nodes:
             outputs = self._body(states, {})
         body = ctx.build.graph("loop", [step, alive, *formals], [alive, *outputs], nodes)
-        result = ctx.op(
-            "Loop",
-            ctx.dim_scalar(length),
-            None if self.keep else ctx.const(True),
-            *(ctx.full(self.carry[k]) for k in self.keep),
-            n=len(outputs),
-            to=tuple(v.dtype for v in outputs),
-            typed=(),
-            body=body,
+        result = list(
+            ctx.outputs(
+                "Loop",
+                ctx.dim_scalar(length),
+                None if self.keep else ctx.const(True),
+                *(ctx.full(self.carry[k]) for k in self.keep),
+                n=len(outputs),
+                to=tuple(v.dtype for v in outputs),
+                typed=(),
+                body=body,
+            )
         )
-        result = list(result) if isinstance(result, tuple) else [result]
         if reverse:
             for k in range(len(self.keep), len(result)):
                 low = ctx.ints(np.iinfo(np.int64).min)
@@ -156,7 +157,7 @@ class _ScanCall:
         return result
 
 
-def _short_scan(ctx: Any, eqn: Any, consts: Any, carry: Any, xs: Any) -> list[Any]:
+def _short_scan(ctx: Context, eqn: Any, consts: Any, carry: Any, xs: Any) -> list[Any]:
     """A scan of no step keeps its carries; one of a single step is its body."""
     many = len(carry)
     if eqn.params["length"] == 0:
@@ -198,7 +199,7 @@ def _used_inputs(jaxpr: Any, needed: Sequence[bool]) -> list[bool]:
 
 
 @lowers("while")
-def while_(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
+def while_(ctx: Context, eqn: Any, *operands: Operand) -> list[Any]:
     """An ONNX Loop without a trip count: the condition is computed before it and at the end of every step."""
     params = eqn.params
     cond, body = params["cond_jaxpr"], params["body_jaxpr"]
@@ -222,7 +223,7 @@ def while_(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
     graph = ctx.build.graph("while", [step, alive, *formals], [again, *outputs], nodes)
     if not outputs:
         return []
-    result = ctx.op(
+    result = ctx.outputs(
         "Loop",
         None,
         first,
@@ -232,17 +233,16 @@ def while_(ctx: Any, eqn: Any, *operands: Operand) -> list[Any]:
         typed=(),
         body=graph,
     )
-    result = result if isinstance(result, tuple) else (result,)
     return [ctx.result(v, typed(tuple(a.shape), a.dtype)) for v, a in zip(result, eqn.avals, strict=True)]
 
 
-def _any(ctx: Any, test: Operand) -> ir.Value:
+def _any(ctx: Context, test: Operand) -> ir.Value:
     """Whether any element of a batched condition holds."""
     value = ctx.full(test)
     return value if not test.shape else ctx.op("ReduceMax", value, keepdims=0, typed=(0,))
 
 
-def _keep_finished(ctx: Any, going: Operand, new: Operand, old: Operand) -> Operand:
+def _keep_finished(ctx: Context, going: Operand, new: Operand, old: Operand) -> Operand:
     """Elements of a batch whose own condition no longer holds keep their value."""
 
     def select(test: Any, a: Any, b: Any) -> Any:
@@ -253,7 +253,7 @@ def _keep_finished(ctx: Any, going: Operand, new: Operand, old: Operand) -> Oper
 
 
 @lowers("cond")
-def cond(ctx: Any, eqn: Any, which: Operand, *operands: Operand) -> list[Any]:
+def cond(ctx: Context, eqn: Any, which: Operand, *operands: Operand) -> list[Any]:
     """Nested Ifs on the clamped branch number."""
     branches = eqn.params["branches"]
     if which.scalar is not None:
@@ -275,7 +275,7 @@ def cond(ctx: Any, eqn: Any, which: Operand, *operands: Operand) -> list[Any]:
     return results
 
 
-def _choose(ctx: Any, eqn: Any, which: Operand, branches: list[Any], operands: Any, first: int) -> Any:
+def _choose(ctx: Context, eqn: Any, which: Operand, branches: list[Any], operands: Any, first: int) -> Any:
     """An If between the first branch and the rest."""
     value = ctx.value(which)
     if which.dtype == np.bool_:
@@ -304,12 +304,12 @@ def _boolean_origin(value: ir.Value) -> ir.Value | None:
     return None
 
 
-def _branch(ctx: Any, eqn: Any, closed: Any, operands: Any) -> list[ir.Value]:
+def _branch(ctx: Context, eqn: Any, closed: Any, operands: Any) -> list[ir.Value]:
     results = ctx.lower_closed(closed, operands, eqn.wanted)
     return [ctx.full(r) for r in results if r is not None]
 
 
-def _if(ctx: Any, eqn: Any, test: ir.Value, yes: Any, no: Any, operands: Any) -> Any:
+def _if(ctx: Context, eqn: Any, test: ir.Value, yes: Any, no: Any, operands: Any) -> Any:
     graphs = []
     outputs: list[ir.Value] = []
     for branch in (yes, no):
@@ -319,8 +319,8 @@ def _if(ctx: Any, eqn: Any, test: ir.Value, yes: Any, no: Any, operands: Any) ->
     return _emit_if(ctx, test, graphs[0], graphs[1], outputs)
 
 
-def _emit_if(ctx: Any, test: ir.Value, yes: ir.Graph, no: ir.Graph, outputs: list[ir.Value]) -> Any:
-    result = ctx.op(
+def _emit_if(ctx: Context, test: ir.Value, yes: ir.Graph, no: ir.Graph, outputs: list[ir.Value]) -> Any:
+    result = ctx.outputs(
         "If",
         test,
         n=len(outputs),
@@ -329,4 +329,4 @@ def _emit_if(ctx: Any, test: ir.Value, yes: ir.Graph, no: ir.Graph, outputs: lis
         then_branch=yes,
         else_branch=no,
     )
-    return result if isinstance(result, tuple) else (result,)
+    return result

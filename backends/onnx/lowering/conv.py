@@ -10,6 +10,7 @@ import onnx_ir as ir
 from jax import lax
 
 from .. import dims
+from ..context import Context
 from ..operand import Operand, constant, is_complex, is_float, stored_type
 from ..registry import Refusal, lowers
 from .shape import permute, reshape_to, typed
@@ -18,7 +19,7 @@ _T = ir.DataType
 
 
 @lowers("conv_general_dilated", note="integers and float64 as sums of matrix products")
-def conv(ctx: Any, eqn: Any, x: Operand, w: Operand) -> Operand:
+def conv(ctx: Context, eqn: Any, x: Operand, w: Operand) -> Operand:
     if is_complex(eqn.aval.dtype):
         return _complex(ctx, eqn, x, w)
     target = np.dtype(eqn.aval.dtype)
@@ -33,7 +34,7 @@ def _wider(dtype: Any, target: Any) -> bool:
 class _Convolution:
     """A convolution brought to channels-first order with group counts of features only."""
 
-    def __init__(self, ctx: Any, eqn: Any, x: Operand, w: Operand) -> None:
+    def __init__(self, ctx: Context, eqn: Any, x: Operand, w: Operand) -> None:
         self.ctx, self.eqn = ctx, eqn
         numbers = eqn.params["dimension_numbers"]
         self.out_spec = tuple(numbers.out_spec)
@@ -194,7 +195,7 @@ class _Convolution:
         strides, dilation = self.strides, self.dilation
 
         def products(a: Any, b: Any) -> Any:
-            total = None
+            total: Any = None
             for position in itertools.product(*(range(k) for k in kernel)):
                 start = [p * d for p, d in zip(position, dilation, strict=True)]
                 stop = [s + (m - 1) * t + 1 for s, m, t in zip(start, space, strides, strict=True)]
@@ -209,7 +210,7 @@ class _Convolution:
         return self.ctx.full(self.ctx.trace_and_lower(products, self.x, self.w)[0])
 
 
-def _complex(ctx: Any, eqn: Any, x: Operand, w: Operand) -> Operand:
+def _complex(ctx: Context, eqn: Any, x: Operand, w: Operand) -> Operand:
     """Four real convolutions."""
     names = (
         "window_strides",

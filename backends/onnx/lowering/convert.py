@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from jax import lax
 
+from ..context import Context
 from ..operand import Operand, inner_shape, is_bool, is_complex, is_float, is_integer, stored_type
 from ..registry import Refusal, lowers
 
@@ -16,7 +17,7 @@ _T = ir.DataType
 
 
 @lowers("convert_element_type")
-def convert_element_type(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def convert_element_type(ctx: Context, eqn: Any, x: Operand) -> Operand:
     new = eqn.aval.dtype
     if x.dtype == new:
         return x
@@ -42,7 +43,7 @@ def _part_dtype(dtype: Any) -> Any:
     return np.float32 if np.dtype(dtype) == np.complex64 else np.float64
 
 
-def _to_complex(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def _to_complex(ctx: Context, eqn: Any, x: Operand) -> Operand:
     new = eqn.aval.dtype
     if is_complex(x.dtype):
         return ctx.result(ctx.build.cast(ctx.value(x), stored_type(new)), eqn.aval, x.held)
@@ -53,7 +54,7 @@ def _to_complex(ctx: Any, eqn: Any, x: Operand) -> Operand:
     return join(ctx, eqn, real, None)
 
 
-def _numeric(ctx: Any, value: ir.Value, old: Any, new: Any) -> ir.Value:
+def _numeric(ctx: Context, value: ir.Value, old: Any, new: Any) -> ir.Value:
     """A cast with XLA's results: floats saturate when they become integers (NaN is 0), anything but 0 is True."""
     target = stored_type(new)
     if is_float(old) and is_integer(new):
@@ -68,7 +69,7 @@ def _numeric(ctx: Any, value: ir.Value, old: Any, new: Any) -> ir.Value:
     return ctx.build.cast(value, target)
 
 
-def _float_to_integer(ctx: Any, value: ir.Value, old: Any, new: Any) -> ir.Value:
+def _float_to_integer(ctx: Context, value: ir.Value, old: Any, new: Any) -> ir.Value:
     """Saturating conversion; the range is applied where the cast itself would wrap or be undefined."""
     info = np.iinfo(np.dtype(new))
     if np.dtype(old).itemsize < 4:
@@ -88,7 +89,7 @@ def _float_to_integer(ctx: Any, value: ir.Value, old: Any, new: Any) -> ir.Value
 
 
 @lowers("bitcast_convert_type")
-def bitcast_convert_type(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def bitcast_convert_type(ctx: Context, eqn: Any, x: Operand) -> Operand:
     old, new = x.dtype, eqn.aval.dtype
     if is_complex(old) or is_complex(new):
         raise Refusal("bitcasts of complex numbers have no ONNX form")
@@ -100,7 +101,7 @@ def bitcast_convert_type(ctx: Any, eqn: Any, x: Operand) -> Operand:
     return _resizing_bitcast(ctx, eqn, x)
 
 
-def _resizing_bitcast(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def _resizing_bitcast(ctx: Context, eqn: Any, x: Operand) -> Operand:
     """Bitcast between widths: words are split into, or joined from, a last axis of smaller words, lowest first."""
     old, new = np.dtype(x.dtype), np.dtype(eqn.aval.dtype)
 
@@ -123,7 +124,7 @@ def _resizing_bitcast(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 
 @lowers("random_wrap", "random_unwrap")
-def rewrap(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def rewrap(ctx: Context, eqn: Any, x: Operand) -> Operand:
     """Keys are stored as their words, so both directions only change the view."""
     full = ctx.full(x)
     if inner_shape(eqn.aval.dtype):

@@ -9,6 +9,8 @@ import onnx_ir as ir
 from jax import lax
 
 from .. import dims
+from ..context import Context
+from ..dims import Shape
 from ..operand import Operand, is_bool, is_complex, is_float, stored_type
 from ..registry import lowers
 from .shape import permute, reshape_to, typed
@@ -17,7 +19,7 @@ _T = ir.DataType
 
 
 @lowers("dot_general")
-def dot_general(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def dot_general(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     if is_complex(eqn.aval.dtype):
         return _complex(ctx, eqn, x, y)
     x, y = _accumulated(ctx, eqn, x), _accumulated(ctx, eqn, y)
@@ -31,7 +33,7 @@ def dot_general(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
     return _general(ctx, eqn, x, y, (x_batch, x_free, x_sum), (y_batch, y_free, y_sum))
 
 
-def _accumulated(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def _accumulated(ctx: Context, eqn: Any, x: Operand) -> Operand:
     """The operand in the element type of the products: what the result asks for, or a wider one."""
     target = np.dtype(eqn.aval.dtype)
     if is_bool(target):
@@ -44,7 +46,7 @@ def _accumulated(ctx: Any, eqn: Any, x: Operand) -> Operand:
     return ctx.convert(x, target)
 
 
-def _finish(ctx: Any, eqn: Any, value: ir.Value, shape: Any) -> Operand:
+def _finish(ctx: Context, eqn: Any, value: ir.Value, shape: Any) -> Operand:
     """The product, rounded to the element type of the result."""
     if is_bool(eqn.aval.dtype):
         value = ctx.op("Not", ctx.op("Equal", value, ctx.const(np.int32(0)), to=_T.BOOL))
@@ -53,7 +55,7 @@ def _finish(ctx: Any, eqn: Any, value: ir.Value, shape: Any) -> Operand:
 
 
 def _unbatched(
-    ctx: Any, eqn: Any, x: Operand, y: Operand, x_sum: Any, y_sum: Any, x_free: list[int], y_free: list[int]
+    ctx: Context, eqn: Any, x: Operand, y: Operand, x_sum: Any, y_sum: Any, x_free: list[int], y_free: list[int]
 ) -> Operand:
     """(..., K) times (K, N) or (K,): one MatMul after at most one transpose of either side."""
     left = permute(ctx, ctx.filled(x), (*x_free, *x_sum))
@@ -62,7 +64,7 @@ def _unbatched(
     return _finish(ctx, eqn, value, tuple(eqn.aval.shape))
 
 
-def _outer(ctx: Any, eqn: Any, x: Operand, y: Operand, x_batch: Any, y_batch: Any) -> Operand:
+def _outer(ctx: Context, eqn: Any, x: Operand, y: Operand, x_batch: Any, y_batch: Any) -> Operand:
     """A product without a sum: broadcasting multiplication."""
     x_free = [k for k in range(x.rank) if k not in x_batch]
     y_free = [k for k in range(y.rank) if k not in y_batch]
@@ -76,11 +78,11 @@ def _outer(ctx: Any, eqn: Any, x: Operand, y: Operand, x_batch: Any, y_batch: An
     if np.dtype(x.dtype) == np.dtype(eqn.aval.dtype):
         return ctx.result(value, eqn.aval, held)
     product = ctx.result(value, typed(held, x.dtype))
-    finished = _finish(ctx, eqn, product.value, held)
+    finished = _finish(ctx, eqn, ctx.value(product), held)
     return Operand(tuple(eqn.aval.shape), eqn.aval.dtype, held, finished.value)
 
 
-def _general(ctx: Any, eqn: Any, x: Operand, y: Operand, x_axes: Any, y_axes: Any) -> Operand:
+def _general(ctx: Context, eqn: Any, x: Operand, y: Operand, x_axes: Any, y_axes: Any) -> Operand:
     """Any dot_general: batch axes first, free axes merged, summed axes merged, one MatMul."""
     (x_batch, x_free, x_sum), (y_batch, y_free, y_sum) = x_axes, y_axes
     left = permute(ctx, ctx.filled(x), (*x_batch, *x_free, *x_sum))
@@ -88,17 +90,15 @@ def _general(ctx: Any, eqn: Any, x: Operand, y: Operand, x_axes: Any, y_axes: An
     batch = tuple(x.shape[k] for k in x_batch)
     rows, columns = (tuple(v.shape[k] for k in free) for v, free in ((x, x_free), (y, y_free)))
     depth = (dims.size(tuple(x.shape[k] for k in x_sum)),)
-    if batch:
-        m, n = (dims.size(rows),), (dims.size(columns),)
-    else:
-        m, n = rows, ((dims.size(columns),) if columns else ())
+    m: Shape = (dims.size(rows),) if batch else rows
+    n: Shape = (dims.size(columns),) if batch or columns else ()
     left = reshape_to(ctx, typed((*batch, *m, *depth), x.dtype), left)
     right = reshape_to(ctx, typed((*batch, *depth, *n), y.dtype), right)
     product = _finish(ctx, eqn, ctx.op("MatMul", ctx.value(left), ctx.value(right)), (*batch, *m, *n))
     return reshape_to(ctx, eqn.aval, product)
 
 
-def _complex(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def _complex(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     """Four real products."""
     numbers = eqn.params["dimension_numbers"]
 

@@ -6,6 +6,7 @@ order. Eigenvectors have length one and are determined up to a factor of modulus
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -34,17 +35,17 @@ def eig(x: Array, *, compute_left_eigenvectors: bool, compute_right_eigenvectors
         raise Refusal(f"eigenvalues of a matrix of size {n}; the iteration serves up to {_LARGEST}")
     real = not jnp.issubdtype(x.dtype, jnp.complexfloating)
     function = _small if n <= 2 and not compute_right_eigenvectors and real else _iterated
-    step = lambda a: function(a, compute_right_eigenvectors)  # noqa: E731 - mapped over leading axes below
+    step: Any = functools.partial(function, vectors=compute_right_eigenvectors)
     for _axis in range(x.ndim - 2):
         step = jax.vmap(step)
-    return step(x)  # type: ignore[no-any-return]
+    return list(step(x))
 
 
 def _complex_dtype(dtype: Any) -> Any:
     return jnp.complex64 if np.dtype(dtype) in (np.float32, np.complex64) else jnp.complex128
 
 
-def _small(x: Array, _: bool) -> list[Array]:
+def _small(x: Array, vectors: bool) -> list[Array]:
     """One or two rows in closed form, in the order of LAPACK's dlanv2."""
     if x.shape[-1] == 1:
         return [x[:, 0].astype(_complex_dtype(x.dtype))]

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .. import dims
+from ..context import Context
 from ..operand import Bounds, Operand, constant, is_bool, is_complex, is_float, is_integer, is_unsigned
 from ..registry import Refusal, lowers
 from . import decompositions
@@ -15,7 +16,9 @@ from . import decompositions
 _T = ir.DataType
 
 
-def emit(ctx: Any, eqn: Any, op_type: str, *operands: Operand, bounds: Bounds | None = None, **options: Any) -> Operand:
+def emit(
+    ctx: Context, eqn: Any, op_type: str, *operands: Operand, bounds: Bounds | None = None, **options: Any
+) -> Operand:
     """One broadcasting ONNX operator on the stored values."""
     value = ctx.op(op_type, *(ctx.value(x) for x in operands), **options)
     return ctx.result(value, eqn.aval, dims.broadcast(*(x.held for x in operands)), bounds)
@@ -46,7 +49,7 @@ def is_scalar(x: Operand, value: float) -> bool:
 
 
 @lowers("add", "add_any")
-def add(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def add(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     for a, b in ((x, y), (y, x)):
         if is_integer(eqn.aval.dtype) and is_scalar(b, 0) and a.shape == tuple(eqn.aval.shape):
             return a
@@ -65,7 +68,7 @@ def _dimension(x: Operand) -> Any:
 
 
 @lowers("sub")
-def sub(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def sub(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     if is_integer(eqn.aval.dtype) and is_scalar(y, 0) and x.shape == tuple(eqn.aval.shape):
         return x
     pair = _both(x, y)
@@ -74,7 +77,7 @@ def sub(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
 
 
 @lowers("mul")
-def mul(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def mul(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     if is_complex(eqn.aval.dtype):
         from .complex import multiply
 
@@ -90,7 +93,7 @@ def mul(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
 
 
 @lowers("div")
-def div(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def div(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     if is_complex(eqn.aval.dtype):
         from .complex import divide
 
@@ -105,14 +108,14 @@ def div(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
 
 
 @lowers("rem")
-def rem(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def rem(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     real_only(eqn, x)
     if is_integer(eqn.aval.dtype):
         return _integer_division(ctx, eqn, "Mod", x, y, fmod=1)
     return emit(ctx, eqn, "Mod", x, y, fmod=1)
 
 
-def _integer_division(ctx: Any, eqn: Any, op_type: str, x: Operand, y: Operand, **attributes: Any) -> Operand:
+def _integer_division(ctx: Context, eqn: Any, op_type: str, x: Operand, y: Operand, **attributes: Any) -> Operand:
     """Division or remainder with XLA's results where C leaves them open: by zero, and of the minimum by -1.
 
     The processor traps on both, so the divisor is replaced first: x/0 is -1 (all ones), x%0 is x, min/-1 is min.
@@ -148,7 +151,7 @@ def _quotient_bounds(op_type: str, x: Operand, y: Operand) -> Bounds | None:
 
 
 @lowers("max")
-def maximum(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def maximum(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     if is_complex(eqn.aval.dtype):
         from .complex import extremum
 
@@ -166,7 +169,7 @@ def maximum(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
 
 
 @lowers("min")
-def minimum(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def minimum(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     if is_complex(eqn.aval.dtype):
         from .complex import extremum
 
@@ -179,7 +182,7 @@ def minimum(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
 
 
 @lowers("clamp")
-def clamp(ctx: Any, eqn: Any, low: Operand, x: Operand, high: Operand) -> Operand:
+def clamp(ctx: Context, eqn: Any, low: Operand, x: Operand, high: Operand) -> Operand:
     bounds = None
     if low.bounds and high.bounds:
         bounds = (min(low.bounds[0], high.bounds[0]), high.bounds[1])
@@ -195,13 +198,13 @@ def clamp(ctx: Any, eqn: Any, low: Operand, x: Operand, high: Operand) -> Operan
     return _min_max(ctx, eqn, low, x, high, bounds)
 
 
-def _min_max(ctx: Any, eqn: Any, low: Operand, x: Operand, high: Operand, bounds: Bounds | None) -> Operand:
+def _min_max(ctx: Context, eqn: Any, low: Operand, x: Operand, high: Operand, bounds: Bounds | None) -> Operand:
     value = ctx.op("Min", ctx.op("Max", ctx.value(x), ctx.value(low)), ctx.value(high))
     return ctx.result(value, eqn.aval, dims.broadcast(low.held, x.held, high.held), bounds)
 
 
 @lowers("neg")
-def neg(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def neg(ctx: Context, eqn: Any, x: Operand) -> Operand:
     if is_unsigned(x.dtype):
         value = ctx.op("Sub", ctx.const(0, x.dtype), ctx.value(x))
         return ctx.result(value, eqn.aval, x.held)
@@ -210,7 +213,7 @@ def neg(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 
 @lowers("abs")
-def absolute(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def absolute(ctx: Context, eqn: Any, x: Operand) -> Operand:
     if is_complex(x.dtype):
         from .complex import modulus
 
@@ -225,7 +228,7 @@ def absolute(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 
 @lowers("sign")
-def sign(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def sign(ctx: Context, eqn: Any, x: Operand) -> Operand:
     real_only(eqn, x)
     if not is_float(x.dtype):
         return emit(ctx, eqn, "Sign", x, bounds=(-1, 1))
@@ -236,7 +239,7 @@ _COMPARISONS = {"lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "Great
 
 
 @lowers("lt", "le", "gt", "ge", "eq")
-def compare(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def compare(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     if is_complex(x.dtype):
         from .complex import equal
 
@@ -271,7 +274,7 @@ def _decided(name: str, x: Operand, y: Operand) -> bool | None:
 
 
 @lowers("ne")
-def not_equal(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def not_equal(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     if is_complex(x.dtype):
         from .complex import equal
 
@@ -290,7 +293,7 @@ def _same_variable(eqn: Any) -> bool:
 
 
 @lowers("and", "or", "xor")
-def bitwise(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def bitwise(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     name = {"and": "And", "or": "Or", "xor": "Xor"}[eqn.primitive]
     if not is_bool(x.dtype):
         bounds = None
@@ -307,12 +310,12 @@ def bitwise(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
 
 
 @lowers("not")
-def invert(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def invert(ctx: Context, eqn: Any, x: Operand) -> Operand:
     return emit(ctx, eqn, "Not" if is_bool(x.dtype) else "BitwiseNot", x)
 
 
 @lowers("select_n")
-def select_n(ctx: Any, eqn: Any, which: Operand, *cases: Operand) -> Operand:
+def select_n(ctx: Context, eqn: Any, which: Operand, *cases: Operand) -> Operand:
     """The first case where ``which`` is 0 or False, the second where it is 1 or True, and so on."""
     if which.scalar is not None:
         chosen = cases[int(which.scalar)]
@@ -342,7 +345,7 @@ def _union(cases: tuple[Operand, ...]) -> Bounds | None:
     return min(b[0] for b in known), max(b[1] for b in known)
 
 
-def _select_bool(ctx: Any, which: Operand, cases: tuple[Operand, ...]) -> ir.Value | None:
+def _select_bool(ctx: Context, which: Operand, cases: tuple[Operand, ...]) -> ir.Value | None:
     """Selection between booleans, one of them constant, as logic; there is no bool kernel of Where."""
     no, yes = cases
     if is_scalar(no, 0):
@@ -356,7 +359,7 @@ def _select_bool(ctx: Any, which: Operand, cases: tuple[Operand, ...]) -> ir.Val
     return None
 
 
-def _wrapped(ctx: Any, which: Operand, cases: tuple[Operand, ...], result: Operand) -> Operand:
+def _wrapped(ctx: Context, which: Operand, cases: tuple[Operand, ...], result: Operand) -> Operand:
     """Notes ``where(i < 0, i + n, i)``, the way JAX writes an index that may count from the end."""
     raw, shifted = which.compared, cases[1].shifted
     if raw is not None and shifted is not None and shifted[0] is raw and cases[0] is raw:
@@ -364,7 +367,7 @@ def _wrapped(ctx: Any, which: Operand, cases: tuple[Operand, ...], result: Opera
     return result
 
 
-def _select_pairs(ctx: Any, eqn: Any, which: Operand, cases: tuple[Operand, ...]) -> Operand:
+def _select_pairs(ctx: Context, eqn: Any, which: Operand, cases: tuple[Operand, ...]) -> Operand:
     """Selection between arrays whose storage has a trailing axis: the selector gets one of size one."""
     selector = ctx.unsqueezed(which)
     held = dims.broadcast(which.held, *(c.held for c in cases))
@@ -379,7 +382,7 @@ def _select_pairs(ctx: Any, eqn: Any, which: Operand, cases: tuple[Operand, ...]
 
 
 @lowers("shift_left", "shift_right_logical", "shift_right_arithmetic")
-def shift(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def shift(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     """Shifts; by at least the width they give 0, or the sign for the arithmetic one, as in XLA."""
     bits = np.dtype(x.dtype).itemsize * 8
     unsigned = ir.DataType.from_numpy(np.dtype(f"uint{bits}"))
@@ -400,7 +403,7 @@ def shift(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
     return ctx.result(value if is_unsigned(x.dtype) else ctx.build.cast(value, signed), eqn.aval, held, bounds)
 
 
-def _arithmetic(ctx: Any, x: Operand, y: Operand, bits: int, small: bool) -> ir.Value:
+def _arithmetic(ctx: Context, x: Operand, y: Operand, bits: int, small: bool) -> ir.Value:
     """Arithmetic right shift: of ``~x`` where the highest bit is set, so that zeros come in, then back."""
     unsigned = ir.DataType.from_numpy(np.dtype(f"uint{bits}"))
     signed = ir.DataType.from_numpy(np.dtype(f"int{bits}"))
@@ -417,19 +420,19 @@ def _arithmetic(ctx: Any, x: Operand, y: Operand, bits: int, small: bool) -> ir.
 
 
 @lowers("is_finite")
-def is_finite(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def is_finite(ctx: Context, eqn: Any, x: Operand) -> Operand:
     value = ctx.value(x)
     bad = ctx.op("Or", ctx.op("IsInf", value, to=_T.BOOL), ctx.op("IsNaN", value, to=_T.BOOL))
     return ctx.result(ctx.op("Not", bad), eqn.aval, x.held)
 
 
 @lowers("nextafter")
-def nextafter(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def nextafter(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     return ctx.trace_and_lower(decompositions.next_after, x, y)[0]
 
 
 @lowers("lt_to", "le_to", "eq_to", note="every NaN counts as positive")
-def total_order(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def total_order(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     """Comparison in the total order of floats: -0 before 0, NaN last."""
     function = {
         "lt_to": decompositions.before,

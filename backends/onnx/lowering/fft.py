@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from .. import dims
+from ..context import Context
 from ..operand import Operand, is_complex
 from ..registry import lowers
 from .shape import typed
 
 
 @lowers("fft")
-def fft(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def fft(ctx: Context, eqn: Any, x: Operand) -> Operand:
     kind = str(eqn.params["fft_type"]).rsplit(".", 1)[-1].upper()
     kind = {"0": "FFT", "1": "IFFT", "2": "RFFT", "3": "IRFFT"}.get(kind, kind)
     lengths = tuple(eqn.params["fft_lengths"])
@@ -46,12 +47,12 @@ def fft(ctx: Any, eqn: Any, x: Operand) -> Operand:
     return ctx.result(value, typed(out, eqn.aval.dtype))
 
 
-def _dft(ctx: Any, value: Any, axis: int, **attributes: int) -> Any:
+def _dft(ctx: Context, value: Any, axis: int, **attributes: int) -> Any:
     options = {k: v for k, v in attributes.items() if v}
     return ctx.op("DFT", value, None, ctx.const(np.int64(axis)), typed=(0,), **options)
 
 
-def _inverse_real(ctx: Any, value: Any, axis: int, length: Any, given: Any) -> Any:
+def _inverse_real(ctx: Context, value: Any, axis: int, length: Any, given: Any) -> Any:
     """The spectrum completed by the conjugates of its mirrored inner part, transformed back; its real part."""
     wanted = length // 2 + 1
     if wanted != given:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from .. import dims
+from ..context import Context
 from ..dims import Dim
-from ..operand import Operand, inner_shape, is_bool, is_complex, is_float, is_integer, is_key, is_unsigned
+from ..operand import Operand, inner_shape, is_bool, is_complex, is_float, is_key, is_unsigned
 from ..registry import Refusal, lowers
 from .shape import permute, reshape_to, slice_axes, typed
 
@@ -24,7 +25,7 @@ def mode_name(mode: Any) -> str:
     return "fill" if "FILL" in text or "DROP" in text else "promise"
 
 
-def index_value(ctx: Any, x: Operand) -> ir.Value:
+def index_value(ctx: Context, x: Operand) -> ir.Value:
     """Indices as int64."""
     return ctx.build.cast(ctx.value(x), _T.INT64)
 
@@ -43,7 +44,7 @@ def within(x: Operand, low: Dim, high: Dim) -> bool:
     )
 
 
-def limit(ctx: Any, value: ir.Value, low: Dim, high: Dim) -> ir.Value:
+def limit(ctx: Context, value: ir.Value, low: Dim, high: Dim) -> ir.Value:
     """An int64 value clamped to [low, high]."""
     if isinstance(low, int) and isinstance(high, int):
         return ctx.op("Clip", value, ctx.const(np.int64(low)), ctx.const(np.int64(max(high, low))), typed=(0, 1, 2))
@@ -51,7 +52,7 @@ def limit(ctx: Any, value: ir.Value, low: Dim, high: Dim) -> ir.Value:
 
 
 @lowers("dynamic_slice")
-def dynamic_slice(ctx: Any, eqn: Any, x: Operand, *starts: Operand) -> Operand:
+def dynamic_slice(ctx: Context, eqn: Any, x: Operand, *starts: Operand) -> Operand:
     """A window whose start is clamped so that it fits."""
     sizes = eqn.params["slice_sizes"]
     axes = [k for k in range(x.rank) if sizes[k] != x.shape[k] and x.padded[k] != 1]
@@ -79,7 +80,7 @@ def dynamic_slice(ctx: Any, eqn: Any, x: Operand, *starts: Operand) -> Operand:
     return ctx.result(value, eqn.aval, shape, x.bounds)
 
 
-def start_vector(ctx: Any, start: Operand, size: Dim, window: Dim) -> ir.Value:
+def start_vector(ctx: Context, start: Operand, size: Dim, window: Dim) -> ir.Value:
     """A scalar start as an int64 vector of one element, clamped to [0, size - window]."""
     value = index_value(ctx, start)
     if not within(start, 0, size - window):
@@ -89,7 +90,7 @@ def start_vector(ctx: Any, start: Operand, size: Dim, window: Dim) -> ir.Value:
     return ctx.op("Reshape", value, ctx.ints(1), typed=(0,))
 
 
-def single_index(ctx: Any, start: Operand, size: Dim) -> ir.Value:
+def single_index(ctx: Context, start: Operand, size: Dim) -> ir.Value:
     """A scalar start of a window of one, as a vector; an index that counts from the end is used as it is."""
     value, low = start, 0
     if start.wrapped is not None and start.wrapped[1] == size:
@@ -101,14 +102,14 @@ def single_index(ctx: Any, start: Operand, size: Dim) -> ir.Value:
 
 
 @lowers("gather")
-def gather(ctx: Any, eqn: Any, x: Operand, indices: Operand) -> Operand:
+def gather(ctx: Context, eqn: Any, x: Operand, indices: Operand) -> Operand:
     return _Gather(ctx, eqn, x, indices).lower()
 
 
 class _Gather:
     """One gather: positions are completed to every indexed axis, checked, and read with Gather or GatherND."""
 
-    def __init__(self, ctx: Any, eqn: Any, x: Operand, indices: Operand) -> None:
+    def __init__(self, ctx: Context, eqn: Any, x: Operand, indices: Operand) -> None:
         self.ctx, self.eqn, self.x, self.indices = ctx, eqn, x, indices
         numbers = eqn.params["dimension_numbers"]
         self.offset = tuple(numbers.offset_dims)
@@ -200,8 +201,8 @@ class _Gather:
             raw = wrapped[0]
             if dims.size(raw.shape) == dims.size(self.batch_shape):
                 index, low = reshape_to(ctx, typed(self.batch_shape, raw.dtype), raw), -size
-        raw_value = ctx.build.cast(ctx.full(index), _T.INT64 if not _small(index) else ctx.full(index).dtype)
-        if is_unsigned(index.dtype) or np.dtype(index.dtype).itemsize < 4:
+        raw_value = ctx.full(index)
+        if np.dtype(index.dtype) != np.int32:
             raw_value = ctx.build.cast(raw_value, _T.INT64)
         safe, valid = raw_value, None
         if not within(index, low, size - 1):
@@ -274,10 +275,6 @@ class _Gather:
         return self.ctx.const(info.max if is_unsigned(dtype) else info.min, dtype)
 
 
-def _small(x: Operand) -> bool:
-    return is_integer(x.dtype) and np.dtype(x.dtype) == np.int32
-
-
 class IndexGrid:
     """Complete positions for GatherND and ScatterND: one row of coordinates for every element of the windows.
 
@@ -286,7 +283,7 @@ class IndexGrid:
     """
 
     def __init__(
-        self, ctx: Any, indices: Operand, index_map: Any, sizes: Any, shape: Any, x_batch: Any, i_batch: Any
+        self, ctx: Context, indices: Operand, index_map: Any, sizes: Any, shape: Any, x_batch: Any, i_batch: Any
     ) -> None:
         self.ctx, self.indices = ctx, indices
         self.map, self.sizes, self.shape = index_map, sizes, shape
@@ -347,11 +344,10 @@ class IndexGrid:
             spread = self._dynamic_windows(spread, windows)
         if not self.x_batch:
             return spread
-        columns = []
+        columns: list[ir.Value] = []
         for axis in self.i_batch:
-            position = axis
-            line = self._counter(batch[position], rank - position - 1)
-            columns.append(ctx.op("Expand", line, ctx.shape((*full, 1)), typed=(0,)))
+            along = self._counter(batch[axis], rank - axis - 1)
+            columns.append(ctx.op("Expand", along, ctx.shape((*full, 1)), typed=(0,)))
         return ctx.op("Concat", *columns, spread, axis=-1)
 
     def _counter(self, size: Dim, after: int) -> ir.Value:

@@ -193,7 +193,7 @@ def householder_product(a: Any, taus: Any, **_: Any) -> Any:
     _static(a)
     _real(a, "a Householder product")
     if taus.shape[-1] == 0:
-        return jnp.broadcast_to(jnp.eye(*a.shape[-2:], dtype=a.dtype), a.shape)
+        return jnp.broadcast_to(jnp.eye(a.shape[-2], a.shape[-1], dtype=a.dtype), a.shape)
     return _batched(_householder_product)(a, taus)
 
 
@@ -360,7 +360,7 @@ def tridiagonal_solve(lower: Any, main: Any, upper: Any, b: Any, **_: Any) -> An
     """Thomas' algorithm: one pass down, one up."""
     _static(main, b)
     step: Any = _thomas
-    for _ in range(main.ndim - 1):
+    for _axis in range(main.ndim - 1):
         step = jax.vmap(step)
     return step(lower, main, upper, b)
 

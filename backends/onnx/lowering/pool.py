@@ -13,6 +13,7 @@ from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
 from .. import dims
+from ..context import Context
 from ..operand import Operand, is_bool, is_complex, is_float, is_integer, stored_type
 from ..registry import Refusal, lowers
 from .shape import permute, reshape_to, typed
@@ -45,7 +46,7 @@ class _Window:
 
 
 @lowers("reduce_window_max", "reduce_window_min", "reduce_window_sum")
-def reduce_window(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def reduce_window(ctx: Context, eqn: Any, x: Operand) -> Operand:
     window = _Window(eqn.params, x.rank)
     axes = [k for k in range(x.rank) if window.moves(k)]
     if not axes:
@@ -58,7 +59,7 @@ def reduce_window(ctx: Any, eqn: Any, x: Operand) -> Operand:
     return _by_doubling(ctx, eqn, x, window) if pooled is None else pooled
 
 
-def _pool(ctx: Any, eqn: Any, x: Operand, window: _Window, axes: list[int]) -> Operand | None:
+def _pool(ctx: Context, eqn: Any, x: Operand, window: _Window, axes: list[int]) -> Operand | None:
     """MaxPool or AveragePool, when they have a kernel that is exact for the type."""
     name, dtype = eqn.primitive, np.dtype(x.dtype)
     single = is_float(dtype) and dtype != np.float64
@@ -97,7 +98,7 @@ def _pool(ctx: Any, eqn: Any, x: Operand, window: _Window, axes: list[int]) -> O
     return permute(ctx, result, tuple(order.index(k) for k in range(x.rank)))
 
 
-def _channels_first(ctx: Any, x: Operand, axes: list[int]) -> tuple[Operand, Any]:
+def _channels_first(ctx: Context, x: Operand, axes: list[int]) -> tuple[Operand, Any]:
     """The array as (batch, channels, *spatial axes)."""
     others = [k for k in range(x.rank) if k not in axes]
     moved = permute(ctx, ctx.filled(x), (*others, *axes))
@@ -124,7 +125,7 @@ def _attributes(window: _Window, axes: list[int]) -> dict[str, Any]:
     return attributes
 
 
-def _by_doubling(ctx: Any, eqn: Any, x: Operand, window: _Window) -> Operand:
+def _by_doubling(ctx: Context, eqn: Any, x: Operand, window: _Window) -> Operand:
     """Any associative window reduction: windows of 1, 2, 4, ... elements combined along each axis."""
     combine: Any
     if eqn.primitive == "reduce_window_sum":
@@ -184,7 +185,7 @@ def _slide(arrays: list[Any], axis: int, size: int, dilation: int, combine: Any)
 
 
 @lowers("reduce_window")
-def reduce_window_general(ctx: Any, eqn: Any, *operands: Operand) -> list[Operand]:
+def reduce_window_general(ctx: Context, eqn: Any, *operands: Operand) -> list[Operand]:
     """A window reduction with the program's own function."""
     many = len(operands) // 2
     window = _Window(eqn.params, operands[0].rank)
@@ -216,7 +217,8 @@ def _select(operand: Any, window: _Window, shape: Any, better: Any, filler: Any)
     """For every window the number of the position that wins (the first of equals), and the elements by position."""
     config = [(low, high, base - 1) for (low, high), base in zip(window.padding, window.base, strict=True)]
     padded = lax.pad(operand, filler, config)
-    best, winner = None, None
+    best: Any = None
+    winner: Any = None
     pieces = []
     for number, position in enumerate(_positions(window)):
         start = [p * d for p, d in zip(position, window.dilation, strict=True)]
@@ -250,7 +252,7 @@ def _comparison(name: str, dtype: Any) -> tuple[Any, Any]:
 
 def _scattered(values: list[Any], window: _Window, shape: Any, zero: Any) -> Any:
     """Adds up what each window sends to each of its positions: interior padding spreads windows by their stride."""
-    total = None
+    total: Any = None
     full = [n + low + high for n, (low, high) in zip(shape, window.padding, strict=True)]
     for position, value in zip(_positions(window), values, strict=True):
         config = []
@@ -267,7 +269,7 @@ def _scattered(values: list[Any], window: _Window, shape: Any, zero: Any) -> Any
 
 
 @lowers("select_and_scatter_add")
-def select_and_scatter_add(ctx: Any, eqn: Any, source: Operand, operand: Operand) -> Operand:
+def select_and_scatter_add(ctx: Context, eqn: Any, source: Operand, operand: Operand) -> Operand:
     """The gradient of max pooling: each window sends its value to the position of its extremum."""
     window = _Window(eqn.params, operand.rank)
     better, filler = _comparison(eqn.params["select_prim"].name, operand.dtype)
@@ -283,7 +285,7 @@ def select_and_scatter_add(ctx: Any, eqn: Any, source: Operand, operand: Operand
 
 
 @lowers("select_and_scatter")
-def select_and_scatter(ctx: Any, eqn: Any, operand: Operand, source: Operand, initial: Operand) -> Operand:
+def select_and_scatter(ctx: Context, eqn: Any, operand: Operand, source: Operand, initial: Operand) -> Operand:
     """The general form, where it selects by an order and scatters by adding."""
     select, scatter = (eqn.params[k] for k in ("select_jaxpr", "scatter_jaxpr"))
     if [e.primitive.name for e in scatter.eqns] not in (["add"], ["add_any"]) or len(select.eqns) != 1:
@@ -301,7 +303,7 @@ def select_and_scatter(ctx: Any, eqn: Any, operand: Operand, source: Operand, in
 
 
 @lowers("select_and_gather_add")
-def select_and_gather_add(ctx: Any, eqn: Any, tangents: Operand, operand: Operand) -> Operand:
+def select_and_gather_add(ctx: Context, eqn: Any, tangents: Operand, operand: Operand) -> Operand:
     """The derivative of max pooling: each window takes the tangent at the position of its extremum."""
     window = _Window(eqn.params, operand.rank)
     better, filler = _comparison(eqn.params["select_prim"].name, operand.dtype)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from jax import lax
 
 from .. import dims
+from ..context import Context
 from ..dims import Shape
 from ..operand import Operand, constant, inner_shape, is_key, stored_array
 from ..registry import Refusal, lowers, refuses
@@ -26,7 +27,7 @@ _LOW_WORD = np.uint64(0xFFFFFFFF)
 
 
 @lowers("threefry2x32")
-def threefry2x32(ctx: Any, eqn: Any, *words: Operand) -> list[Operand]:
+def threefry2x32(ctx: Context, eqn: Any, *words: Operand) -> list[Operand]:
     """Two words of key and two arrays of counters to two arrays of random words."""
     wide = [ctx.build.cast(ctx.value(w), _T.UINT64) for w in words]
     held = dims.broadcast(*(w.held for w in words))
@@ -36,7 +37,7 @@ def threefry2x32(ctx: Any, eqn: Any, *words: Operand) -> list[Operand]:
     ]
 
 
-def _threefry(ctx: Any, k0: ir.Value, k1: ir.Value, x0: ir.Value, x1: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _threefry(ctx: Context, k0: ir.Value, k1: ir.Value, x0: ir.Value, x1: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Twenty rounds on uint64 whose low words count; high words are cleared only where they would shift in."""
     schedule = [k0, k1, ctx.op("BitwiseXor", ctx.op("BitwiseXor", k0, k1), ctx.const(np.uint64(_PARITY)))]
     x0, x1 = ctx.op("Add", x0, k0), ctx.op("Add", x1, k1)
@@ -79,7 +80,7 @@ def _partitionable() -> bool:
     return bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
 
 
-def _words(ctx: Any, key: Operand) -> Operand:
+def _words(ctx: Context, key: Operand) -> Operand:
     """A key array as the uint32 words that store it."""
     inner = inner_shape(key.dtype)
     if key.const is not None:
@@ -88,7 +89,7 @@ def _words(ctx: Any, key: Operand) -> Operand:
     return Operand((*key.shape, *inner), np.dtype(np.uint32), (*key.held, *inner), key.value)
 
 
-def _key_result(ctx: Any, eqn: Any, words: Operand) -> Operand:
+def _key_result(ctx: Context, eqn: Any, words: Operand) -> Operand:
     return ctx.result(ctx.full(words), typed(tuple(eqn.aval.shape), eqn.aval.dtype))
 
 
@@ -135,7 +136,7 @@ def _sequential_words(k0: Any, k1: Any, batch: int, shape: tuple[int, ...], bits
 
 
 @lowers("random_bits", note="threefry keys")
-def random_bits(ctx: Any, eqn: Any, key: Operand) -> Operand:
+def random_bits(ctx: Context, eqn: Any, key: Operand) -> Operand:
     _require_threefry(key.dtype)
     shape, bits = _static(tuple(eqn.params["shape"])), eqn.params["bit_width"]
     batch = key.rank
@@ -146,7 +147,7 @@ def random_bits(ctx: Any, eqn: Any, key: Operand) -> Operand:
 
 
 @lowers("random_split", note="threefry keys")
-def random_split(ctx: Any, eqn: Any, key: Operand) -> Operand:
+def random_split(ctx: Context, eqn: Any, key: Operand) -> Operand:
     _require_threefry(key.dtype)
     shape, batch = _static(tuple(eqn.params["shape"])), key.rank
 
@@ -162,7 +163,7 @@ def random_split(ctx: Any, eqn: Any, key: Operand) -> Operand:
 
 
 @lowers("random_fold_in", note="threefry keys")
-def random_fold_in(ctx: Any, eqn: Any, key: Operand, data: Operand) -> Operand:
+def random_fold_in(ctx: Context, eqn: Any, key: Operand, data: Operand) -> Operand:
     _require_threefry(key.dtype)
 
     def function(w: Any, d: Any) -> Any:
@@ -173,7 +174,7 @@ def random_fold_in(ctx: Any, eqn: Any, key: Operand, data: Operand) -> Operand:
 
 
 @lowers("random_seed", note="threefry keys")
-def random_seed(ctx: Any, eqn: Any, seeds: Operand) -> Operand:
+def random_seed(ctx: Context, eqn: Any, seeds: Operand) -> Operand:
     _require_threefry(eqn.aval.dtype)
     wide = np.dtype(seeds.dtype).itemsize == 8
 
@@ -188,7 +189,7 @@ def random_seed(ctx: Any, eqn: Any, seeds: Operand) -> Operand:
 
 
 @lowers("rng_uniform", note="a fixed sequence: a file has no state")
-def rng_uniform(ctx: Any, eqn: Any, low: Operand, high: Operand) -> Operand:
+def rng_uniform(ctx: Context, eqn: Any, low: Operand, high: Operand) -> Operand:
     """XLA draws from a generator with hidden state; the file draws the same numbers on every run."""
     shape = _static(tuple(eqn.params["shape"]))
     zero = np.zeros(2, np.uint32)
@@ -204,7 +205,7 @@ def rng_uniform(ctx: Any, eqn: Any, low: Operand, high: Operand) -> Operand:
 
 
 @lowers("random_clone")
-def random_clone(ctx: Any, eqn: Any, key: Operand) -> Operand:
+def random_clone(ctx: Context, eqn: Any, key: Operand) -> Operand:
     if not is_key(key.dtype):
         raise Refusal("a clone of what is no key")
     return key

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from jax import lax
 
 from .. import dims
+from ..context import Context
 from ..operand import Operand, constant, is_bool, is_complex, is_float, is_integer, stored_type
 from ..registry import Refusal, lowers
 from .shape import typed
@@ -19,7 +20,7 @@ _EXTREMUM = {"reduce_max": "ReduceMax", "reduce_min": "ReduceMin"}
 
 
 @lowers("reduce_sum", "reduce_prod")
-def reduce_sum(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def reduce_sum(ctx: Context, eqn: Any, x: Operand) -> Operand:
     axes = eqn.params["axes"]
     if not axes:
         return x
@@ -50,15 +51,15 @@ def _fold(a: Any, axes: Any, combine: Any) -> Any:
 
 
 @lowers("reduce_max", "reduce_min")
-def reduce_max(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def reduce_max(ctx: Context, eqn: Any, x: Operand) -> Operand:
     """Maximum or minimum. The runtime's kernel ignores NaN, so it is put back unless the use restores it anyway."""
     axes = [k for k in eqn.params["axes"] if not (x.padded[k] == 1 and x.shape[k] != 0)]
     if is_complex(x.dtype):
         raise Refusal(f"{eqn.primitive} of complex numbers has no ONNX form here")
     if not axes:
-        from .shape import squeeze
-
-        return squeeze(ctx, _squeezing(eqn), _ones(x, eqn.params["axes"]))
+        held = tuple(d for k, d in enumerate(x.padded) if k not in eqn.params["axes"])
+        moved = ctx.reheld(x, held)
+        return Operand(tuple(eqn.aval.shape), x.dtype, held, moved.value, moved.const, x.bounds)
     op_type = _EXTREMUM[eqn.primitive]
     full = ctx.full(x)
     axes_value = ctx.ints(*eqn.params["axes"])
@@ -70,22 +71,11 @@ def reduce_max(ctx: Any, eqn: Any, x: Operand) -> Operand:
     return ctx.result(value, eqn.aval, bounds=x.bounds)
 
 
-def _ones(x: Operand, axes: Any) -> Operand:
-    shape = tuple(1 if k in axes else d for k, d in enumerate(x.shape))
-    return Operand(shape, x.dtype, x.held, x.value, x.const, x.bounds)
-
-
-def _squeezing(eqn: Any) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(eqn, params={"dimensions": eqn.params["axes"]})
-
-
 #: What may stand between a maximum and its subtraction in a softmax.
 _PASSES = frozenset({"broadcast_in_dim", "stop_gradient", "reshape", "expand_dims", "squeeze", "max"})
 
 
-def _nan_returns(ctx: Any, eqn: Any) -> bool:
+def _nan_returns(ctx: Context, eqn: Any) -> bool:
     """Whether every use subtracts the extremum from the array it came from, which gives NaN wherever it matters."""
     source = eqn.invars[0]
     pending, seen = [eqn.outvars[0]], 0
@@ -104,7 +94,7 @@ def _nan_returns(ctx: Any, eqn: Any) -> bool:
 
 
 @lowers("reduce_and", "reduce_or", "reduce_xor")
-def reduce_logical(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def reduce_logical(ctx: Context, eqn: Any, x: Operand) -> Operand:
     axes = eqn.params["axes"]
     if not axes:
         return x
@@ -143,7 +133,7 @@ def halving(a: Any, axes: Any, combine: Any, identity: Any) -> Any:
 
 
 @lowers("reduce")
-def reduce(ctx: Any, eqn: Any, *operands: Operand) -> list[Operand]:
+def reduce(ctx: Context, eqn: Any, *operands: Operand) -> list[Operand]:
     """A reduction with the user's own function, in halving steps."""
     many = len(operands) // 2
     axes, body = eqn.params["dimensions"], eqn.params["jaxpr"]
@@ -183,7 +173,7 @@ def reduce(ctx: Any, eqn: Any, *operands: Operand) -> list[Operand]:
 
 
 @lowers("argmax", "argmin")
-def argmax(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def argmax(ctx: Context, eqn: Any, x: Operand) -> Operand:
     """The first extremum; NaN counts as the extremum, as in JAX."""
     (axis,) = eqn.params["axes"]
     op_type = "ArgMax" if eqn.primitive == "argmax" else "ArgMin"
@@ -197,7 +187,7 @@ def argmax(ctx: Any, eqn: Any, x: Operand) -> Operand:
     return ctx.result(ctx.build.cast(index, stored_type(eqn.aval.dtype)), eqn.aval, bounds=bounds)
 
 
-def ordered_key(ctx: Any, value: ir.Value, dtype: Any, *, nan_first: bool, negate: bool = False) -> ir.Value:
+def ordered_key(ctx: Context, value: ir.Value, dtype: Any, *, nan_first: bool, negate: bool = False) -> ir.Value:
     """Floats as sort keys in which NaN has a place: above everything (``nan_first``: it is selected as a maximum).
 
     Kernels compare NaN by chance. Keys are float64 for narrower floats, with infinity moved to 1e300, so that NaN can
@@ -212,7 +202,7 @@ def ordered_key(ctx: Any, value: ir.Value, dtype: Any, *, nan_first: bool, negat
 
 
 @lowers("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
-def cumulative(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def cumulative(ctx: Context, eqn: Any, x: Operand) -> Operand:
     axis, reverse = eqn.params["axis"], eqn.params["reverse"]
     name = eqn.primitive
     if dims.size(x.shape) == 0 or x.shape[axis] == 1:
@@ -232,7 +222,7 @@ def cumulative(ctx: Any, eqn: Any, x: Operand) -> Operand:
     return _scan(ctx, eqn, x)
 
 
-def _complex_cumulative(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def _complex_cumulative(ctx: Context, eqn: Any, x: Operand) -> Operand:
     axis, reverse = eqn.params["axis"], eqn.params["reverse"]
     if eqn.primitive == "cumsum":
         value = ctx.op("CumSum", ctx.full(x), ctx.const(np.int64(axis)), typed=(0,), reverse=int(reverse))
@@ -242,7 +232,7 @@ def _complex_cumulative(ctx: Any, eqn: Any, x: Operand) -> Operand:
     return ctx.trace_and_lower(lambda a: lax.associative_scan(lax.mul, a, reverse=reverse, axis=axis), x)[0]
 
 
-def _scan(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def _scan(ctx: Context, eqn: Any, x: Operand) -> Operand:
     """A running product, extremum or log-sum-exp as an ONNX Scan along the axis."""
     axis, reverse, name = eqn.params["axis"], eqn.params["reverse"], eqn.primitive
     rest = tuple(d for k, d in enumerate(x.shape) if k != axis)
@@ -254,13 +244,12 @@ def _scan(ctx: Any, eqn: Any, x: Operand) -> Operand:
     state, item = build.input("state", dtype, spec), build.input("item", dtype, spec)
     with build.body() as nodes:
         if name == "cumlogsumexp":
-            combined = ctx.trace_and_lower(
-                _log_add, ctx.result(state, typed(rest, x.dtype)), ctx.result(item, typed(rest, x.dtype))
-            )[0].value
+            operands = (ctx.result(v, typed(rest, x.dtype)) for v in (state, item))
+            combined = ctx.value(ctx.trace_and_lower(_log_add, *operands)[0])
         else:
             combined = ctx.op({"cumprod": "Mul", "cummax": "Max", "cummin": "Min"}[name], state, item)
     body = build.graph(name, [state, item], [combined, combined], nodes)
-    _, value = ctx.op(
+    _, value = ctx.outputs(
         "Scan",
         carry,
         full,

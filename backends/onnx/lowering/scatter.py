@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .. import dims
+from ..context import Context
 from ..operand import Operand, inner_shape, is_bool, is_complex, is_float, is_key
 from ..registry import Refusal, lowers
 from .gather import IndexGrid, index_value, limit, mode_name, within
@@ -32,7 +33,7 @@ _REDUCTIONS = {
 
 
 @lowers(*_REDUCTIONS)
-def scatter(ctx: Any, eqn: Any, x: Operand, indices: Operand, updates: Operand) -> Operand:
+def scatter(ctx: Context, eqn: Any, x: Operand, indices: Operand, updates: Operand) -> Operand:
     reduction = _REDUCTIONS[eqn.primitive]
     if reduction == "none" and (body := eqn.params.get("update_jaxpr")) is not None and body.eqns:
         raise Refusal("a scatter with a function of the program has no ONNX form")
@@ -48,7 +49,7 @@ def scatter(ctx: Any, eqn: Any, x: Operand, indices: Operand, updates: Operand) 
     return _Scatter(ctx, eqn, x, indices, updates, reduction).lower()
 
 
-def _complex(ctx: Any, eqn: Any, x: Operand, indices: Operand, updates: Operand, reduction: str) -> Operand:
+def _complex(ctx: Context, eqn: Any, x: Operand, indices: Operand, updates: Operand, reduction: str) -> Operand:
     """Sets, sums: both parts separately."""
     from jax import lax
 
@@ -68,7 +69,7 @@ def _complex(ctx: Any, eqn: Any, x: Operand, indices: Operand, updates: Operand,
 class _Scatter:
     """One scatter: axes written at computed positions come first, ScatterND, axes back."""
 
-    def __init__(self, ctx: Any, eqn: Any, x: Operand, indices: Operand, updates: Operand, reduction: str) -> None:
+    def __init__(self, ctx: Context, eqn: Any, x: Operand, indices: Operand, updates: Operand, reduction: str) -> None:
         self.ctx, self.eqn, self.x, self.updates = ctx, eqn, x, updates
         self.reduction = reduction
         self.aval = typed(tuple(eqn.aval.shape), eqn.aval.dtype)
@@ -183,7 +184,7 @@ def _neutral(reduction: str, dtype: Any) -> Any:
 
 
 @lowers("dynamic_update_slice")
-def dynamic_update_slice(ctx: Any, eqn: Any, x: Operand, update: Operand, *starts: Operand) -> Operand:
+def dynamic_update_slice(ctx: Context, eqn: Any, x: Operand, update: Operand, *starts: Operand) -> Operand:
     """Joins what lies before, the update, and what lies after, one axis at a time; starts are clamped."""
     if dims.size(update.shape) == 0:
         return x
@@ -198,7 +199,7 @@ def dynamic_update_slice(ctx: Any, eqn: Any, x: Operand, update: Operand, *start
 
 
 def _splice(
-    ctx: Any, value: ir.Value, shape: list[Any], update: ir.Value, window: Any, starts: Any, axes: list[int]
+    ctx: Context, value: ir.Value, shape: list[Any], update: ir.Value, window: Any, starts: Any, axes: list[int]
 ) -> ir.Value:
     if not axes:
         return update
@@ -225,7 +226,7 @@ def _splice(
     return parts[0] if len(parts) == 1 else ctx.op("Concat", *parts, axis=axis)
 
 
-def _edges(ctx: Any, start: Operand, size: Any, width: Any) -> tuple[ir.Value, ir.Value]:
+def _edges(ctx: Context, start: Operand, size: Any, width: Any) -> tuple[ir.Value, ir.Value]:
     """First position of the window and the one after it, as vectors of one element."""
     if start.scalar is not None and isinstance(size, int) and isinstance(width, int):
         at = min(max(int(start.scalar), 0), size - width)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from jax import lax
 
 from .. import dims
+from ..context import Context
 from ..dims import Shape
 from ..operand import Operand, constant, inner_shape, is_integer, is_key
 from ..registry import Refusal, decomposes, lowers
@@ -21,7 +22,7 @@ _BEFORE_START = np.iinfo(np.int64).min
 
 
 @lowers("broadcast_in_dim")
-def broadcast_in_dim(ctx: Any, eqn: Any, x: Operand, *dynamic: Operand) -> Operand:
+def broadcast_in_dim(ctx: Context, eqn: Any, x: Operand, *dynamic: Operand) -> Operand:
     """Only places the axes; the values are repeated where a consumer cannot broadcast by itself."""
     shape = tuple(eqn.aval.shape)
     target: list[Any] = [1] * len(shape)
@@ -47,14 +48,14 @@ def _strip(shape: Shape) -> Shape:
 
 
 @lowers("reshape")
-def reshape(ctx: Any, eqn: Any, x: Operand, *dynamic: Operand) -> Operand:
+def reshape(ctx: Context, eqn: Any, x: Operand, *dynamic: Operand) -> Operand:
     order = eqn.params.get("dimensions")
     if order is not None:
         x = permute(ctx, x, tuple(int(k) for k in order))
     return reshape_to(ctx, eqn.aval, x)
 
 
-def reshape_to(ctx: Any, aval: Any, x: Operand) -> Operand:
+def reshape_to(ctx: Context, aval: Any, x: Operand) -> Operand:
     """``x`` with another shape of the same size."""
     shape = tuple(aval.shape)
     if shape == x.shape:
@@ -81,7 +82,7 @@ def reshape_to(ctx: Any, aval: Any, x: Operand) -> Operand:
 
 
 @lowers("squeeze", "expand_dims")
-def squeeze(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def squeeze(ctx: Context, eqn: Any, x: Operand) -> Operand:
     shape = tuple(eqn.aval.shape)
     if x.held == ():
         return Operand(shape, x.dtype, (), x.value, x.const, x.bounds, dim=x.dim)
@@ -97,11 +98,11 @@ def squeeze(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 
 @lowers("transpose")
-def transpose(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def transpose(ctx: Context, eqn: Any, x: Operand) -> Operand:
     return permute(ctx, x, tuple(eqn.params["permutation"]))
 
 
-def permute(ctx: Any, x: Operand, order: tuple[int, ...]) -> Operand:
+def permute(ctx: Context, x: Operand, order: tuple[int, ...]) -> Operand:
     """The operand with its axes in another order; chains of transposes become one, or none."""
     if order == tuple(range(len(order))):
         return x
@@ -146,13 +147,13 @@ def typed(shape: Shape, dtype: Any) -> Any:
 
 
 @lowers("slice")
-def slice_(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def slice_(ctx: Context, eqn: Any, x: Operand) -> Operand:
     starts, limits = eqn.params["start_indices"], eqn.params["limit_indices"]
     steps = eqn.params["strides"] or (1,) * x.rank
     return slice_axes(ctx, eqn.aval, x, starts, limits, steps)
 
 
-def slice_axes(ctx: Any, aval: Any, x: Operand, starts: Any, limits: Any, steps: Any) -> Operand:
+def slice_axes(ctx: Context, aval: Any, x: Operand, starts: Any, limits: Any, steps: Any) -> Operand:
     """Static or symbolic slicing; axes along which the value merely broadcasts are not touched."""
     shape = tuple(aval.shape)
     padded = x.padded
@@ -180,7 +181,7 @@ def slice_axes(ctx: Any, aval: Any, x: Operand, starts: Any, limits: Any, steps:
 
 
 @lowers("rev")
-def rev(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def rev(ctx: Context, eqn: Any, x: Operand) -> Operand:
     axes = [k for k in eqn.params["dimensions"] if x.padded[k] != 1]
     if not axes:
         return x
@@ -199,7 +200,7 @@ def rev(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 
 @lowers("concatenate")
-def concatenate(ctx: Any, eqn: Any, *operands: Operand) -> Operand:
+def concatenate(ctx: Context, eqn: Any, *operands: Operand) -> Operand:
     axis = eqn.params["dimension"]
     operands = tuple(x for x in operands if x.shape[axis] != 0) or operands[:1]
     if len(operands) == 1:
@@ -219,14 +220,14 @@ def concatenate(ctx: Any, eqn: Any, *operands: Operand) -> Operand:
     return ctx.result(ctx.op("Concat", *parts, axis=axis), eqn.aval, held, bounds)
 
 
-def _held_as(ctx: Any, x: Operand, held: Shape) -> ir.Value:
+def _held_as(ctx: Context, x: Operand, held: Shape) -> ir.Value:
     """The stored value expanded just so far."""
     view = Operand(held, x.dtype, x.held, x.value, x.const)
     return ctx.full(view)
 
 
 @lowers("pad")
-def pad(ctx: Any, eqn: Any, x: Operand, filler: Operand) -> Operand:
+def pad(ctx: Context, eqn: Any, x: Operand, filler: Operand) -> Operand:
     """Edge padding, negative (cutting) included; interior padding spreads the elements out first."""
     config = eqn.params["padding_config"]
     shape = tuple(eqn.aval.shape)
@@ -249,13 +250,13 @@ def pad(ctx: Any, eqn: Any, x: Operand, filler: Operand) -> Operand:
     return ctx.result(value, eqn.aval, bounds=bounds)
 
 
-def _pad_edges(ctx: Any, value: ir.Value, edges: list[Any], filler: ir.Value) -> ir.Value:
+def _pad_edges(ctx: Context, value: ir.Value, edges: list[Any], filler: ir.Value) -> ir.Value:
     pads = tuple(low for low, _ in edges) + tuple(high for _, high in edges)
     return ctx.op("Pad", value, ctx.shape(pads), filler, typed=(0, 2))
 
 
 def _spread(
-    ctx: Any, value: ir.Value, shape: Shape, axis: int, interior: int, filler: Operand, dtype: Any
+    ctx: Context, value: ir.Value, shape: Shape, axis: int, interior: int, filler: Operand, dtype: Any
 ) -> tuple[ir.Value, Shape]:
     """Puts ``interior`` fillers between neighbours on an axis: pad a new axis, merge it, drop the last fillers."""
     size = shape[axis]
@@ -273,7 +274,7 @@ def _spread(
     return value, final
 
 
-def _pad_pairs(ctx: Any, eqn: Any, x: Operand, filler: Operand) -> Operand:
+def _pad_pairs(ctx: Context, eqn: Any, x: Operand, filler: Operand) -> Operand:
     """Complex padding: both parts separately."""
     if is_key(x.dtype):
         raise Refusal("padding of random keys")
@@ -286,7 +287,7 @@ def _pad_pairs(ctx: Any, eqn: Any, x: Operand, filler: Operand) -> Operand:
 
 
 @lowers("iota")
-def iota(ctx: Any, eqn: Any, *dynamic: Operand) -> Operand:
+def iota(ctx: Context, eqn: Any, *dynamic: Operand) -> Operand:
     axis, shape = eqn.params["dimension"], tuple(eqn.aval.shape)
     size = shape[axis]
     dtype = eqn.aval.dtype
@@ -303,21 +304,21 @@ def iota(ctx: Any, eqn: Any, *dynamic: Operand) -> Operand:
 
 
 @lowers("dim_as_value")
-def dim_as_value(ctx: Any, eqn: Any) -> Operand:
+def dim_as_value(ctx: Context, eqn: Any) -> Operand:
     dim = eqn.params["dim"]
     value = ctx.build.cast(ctx.dim_scalar(dim), ir.DataType.from_numpy(np.dtype(eqn.aval.dtype)))
     return ctx.result(value, eqn.aval, dim=dim)
 
 
 @lowers("split")
-def split(ctx: Any, eqn: Any, x: Operand) -> list[Operand]:
+def split(ctx: Context, eqn: Any, x: Operand) -> list[Operand]:
     axis, sizes = eqn.params["axis"], eqn.params["sizes"]
     if len(sizes) == 1:
         return [x]
     if x.padded[axis] == 1 and x.shape[axis] != 1:
         return [Operand(tuple(a.shape), x.dtype, x.held, x.value, x.const, x.bounds) for a in eqn.avals]
     source = ctx.padded(x)
-    values = ctx.op("Split", ctx.value(source), ctx.shape(tuple(sizes)), n=len(sizes), axis=axis, typed=(0,))
+    values = ctx.outputs("Split", ctx.value(source), ctx.shape(tuple(sizes)), n=len(sizes), axis=axis, typed=(0,))
     results = []
     for value, aval in zip(values, eqn.avals, strict=True):
         held = tuple(aval.shape[k] if k == axis else d for k, d in enumerate(source.held))
@@ -326,13 +327,13 @@ def split(ctx: Any, eqn: Any, x: Operand) -> list[Operand]:
 
 
 @lowers("tile")
-def tile(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def tile(ctx: Context, eqn: Any, x: Operand) -> Operand:
     repeats = tuple(eqn.params["reps"]) + (1,) * len(inner_shape(x.dtype))
     return ctx.result(ctx.op("Tile", ctx.full(x), ctx.shape(repeats), typed=(0,)), eqn.aval, bounds=x.bounds)
 
 
 @lowers("stack")
-def stack(ctx: Any, eqn: Any, *operands: Operand) -> Operand:
+def stack(ctx: Context, eqn: Any, *operands: Operand) -> Operand:
     axis = eqn.params["axis"] % len(eqn.aval.shape)
     if len(operands) == 1:
         return reshape_to(ctx, eqn.aval, operands[0])
@@ -343,7 +344,8 @@ def stack(ctx: Any, eqn: Any, *operands: Operand) -> Operand:
         moved = ctx.reheld(x, held) if x.held else x
         parts.append(Operand(shape, x.dtype, moved.held, moved.value, moved.const, x.bounds))
     joined = dataclasses.replace(eqn, params={"dimension": axis})
-    return concatenate(ctx, joined, *parts)
+    result: Operand = concatenate(ctx, joined, *parts)
+    return result
 
 
 @decomposes("unstack")
@@ -357,7 +359,7 @@ def broadcast_to(x: Any, *, shape: Any, **_: Any) -> Any:
 
 
 @lowers("dimension_size")
-def dimension_size(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def dimension_size(ctx: Context, eqn: Any, x: Operand) -> Operand:
     dim = x.shape[eqn.params["dimension"]]
     value = ctx.build.cast(ctx.dim_scalar(dim), ir.DataType.from_numpy(np.dtype(eqn.aval.dtype)))
     return ctx.result(value, eqn.aval, dim=dim)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .. import dims
+from ..context import Context
 from ..operand import Operand, is_bool, is_complex, is_float, is_integer
 from ..registry import Refusal, lowers
 from . import decompositions
@@ -43,7 +44,7 @@ _NOT_DOUBLE = {
 
 
 @lowers(*_EVERY_FLOAT, note="complex by decomposition")
-def elementary(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def elementary(ctx: Context, eqn: Any, x: Operand) -> Operand:
     if is_complex(x.dtype):
         return _complex(ctx, eqn, x)
     if eqn.primitive == "logistic" and np.dtype(x.dtype) == np.float64:
@@ -52,7 +53,7 @@ def elementary(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 
 @lowers(*_NOT_DOUBLE, note="float64 by decomposition, to about 1e-15")
-def elementary_not_double(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def elementary_not_double(ctx: Context, eqn: Any, x: Operand) -> Operand:
     if is_complex(x.dtype):
         return _complex(ctx, eqn, x)
     if np.dtype(x.dtype) == np.float64:
@@ -60,7 +61,7 @@ def elementary_not_double(ctx: Any, eqn: Any, x: Operand) -> Operand:
     return emit(ctx, eqn, _NOT_DOUBLE[eqn.primitive], x)
 
 
-def _complex(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def _complex(ctx: Context, eqn: Any, x: Operand) -> Operand:
     from . import complex as pairs
 
     function = pairs.FUNCTIONS.get(eqn.primitive)
@@ -70,21 +71,21 @@ def _complex(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 
 @lowers("rsqrt")
-def rsqrt(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def rsqrt(ctx: Context, eqn: Any, x: Operand) -> Operand:
     real_only(eqn, x)
     value = ctx.op("Reciprocal", ctx.op("Sqrt", ctx.value(x)))
     return ctx.result(value, eqn.aval, x.held)
 
 
 @lowers("exp2")
-def exp2(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def exp2(ctx: Context, eqn: Any, x: Operand) -> Operand:
     real_only(eqn, x)
     value = ctx.op("Pow", ctx.const(2, x.dtype), ctx.value(x))
     return ctx.result(value, eqn.aval, x.held)
 
 
 @lowers("round")
-def round_(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def round_(ctx: Context, eqn: Any, x: Operand) -> Operand:
     """ONNX rounds halves to even; JAX's other method rounds them away from zero."""
     if int(eqn.params["rounding_method"]) == 1:
         return emit(ctx, eqn, "Round", x)
@@ -92,7 +93,7 @@ def round_(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 
 @lowers("square")
-def square(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def square(ctx: Context, eqn: Any, x: Operand) -> Operand:
     if is_complex(x.dtype):
         from .complex import multiply
 
@@ -101,7 +102,7 @@ def square(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 
 @lowers("integer_pow")
-def integer_pow(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def integer_pow(ctx: Context, eqn: Any, x: Operand) -> Operand:
     power = eqn.params["y"]
     if is_complex(x.dtype):
         return ctx.trace_and_lower(lambda a: decompositions.integer_power(a, power), x)[0]
@@ -116,7 +117,7 @@ def integer_pow(ctx: Any, eqn: Any, x: Operand) -> Operand:
 
 
 @lowers("pow")
-def power(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
+def power(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     if is_complex(x.dtype):
         return ctx.trace_and_lower(lambda a, b: decompositions.complex_power(a, b), x, y)[0]
     if x.dtype == y.dtype:
@@ -134,7 +135,7 @@ def power(ctx: Any, eqn: Any, x: Operand, y: Operand) -> Operand:
 
 
 @lowers("real", "imag", "conj", "complex")
-def parts(ctx: Any, eqn: Any, *operands: Operand) -> Operand:
+def parts(ctx: Context, eqn: Any, *operands: Operand) -> Operand:
     from . import complex as pairs
 
     if eqn.primitive == "complex":
@@ -150,7 +151,7 @@ def parts(ctx: Any, eqn: Any, *operands: Operand) -> Operand:
 
 
 @lowers("population_count", "clz")
-def bit_counts(ctx: Any, eqn: Any, x: Operand) -> Operand:
+def bit_counts(ctx: Context, eqn: Any, x: Operand) -> Operand:
     function = decompositions.population_count if eqn.primitive == "population_count" else decompositions.leading_zeros
     if is_bool(x.dtype):
         raise Refusal(f"{eqn.primitive} of booleans")
