@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .core.backend import Executable as Executable
     from .core.backend import Legality as Legality
     from .core.backend import LegalityTable as LegalityTable
+    from .core.composites import Composite as Composite
+    from .core.composites import Kernel as Kernel
     from .core.driver import compile as compile
     from .core.driver import plan as plan
     from .core.errors import CompileError as CompileError
@@ -45,6 +47,11 @@ if TYPE_CHECKING:
     from .core.pass_ import PassResult as PassResult
     from .core.pass_ import RewritePass as RewritePass
     from .core.pass_ import StableHLOPass as StableHLOPass
+    from .core.patterns import const as const
+    from .core.patterns import number as number
+    from .core.patterns import op as op
+    from .core.patterns import scalar as scalar
+    from .core.patterns import var as var
     from .core.pipeline import Pipeline as Pipeline
     from .core.plugins import Entry as Entry
     from .core.plugins import NamedPipeline as NamedPipeline
@@ -62,6 +69,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "core.backend": ("Artifact", "Backend", "Executable", "Legality", "LegalityTable"),
+    "core.composites": ("Composite", "Kernel"),
     "core.driver": ("compile", "plan"),
     "core.errors": (
         "CompileError",
@@ -80,6 +88,7 @@ _HOME = {
     "core.manager": ("Instrument", "PassEvent", "PassManager"),
     "core.node": ("Node", "Value"),
     "core.pass_": ("GraphPass", "Pass", "PassContext", "PassResult", "RewritePass", "StableHLOPass"),
+    "core.patterns": ("const", "number", "op", "scalar", "var"),
     "core.pipeline": ("Pipeline",),
     "core.plugins": ("Entry", "NamedPipeline", "PhasePasses", "Registry", "hookimpl", "load_registry"),
     "core.program": ("Program",),

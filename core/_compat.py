@@ -26,6 +26,9 @@ _OWN_FILES = (
 )
 """Not the whole of the root: in a checkout, tests and examples lie below it too."""
 
+_LIBRARIES = f"{os.sep}site-packages{os.sep}"
+"""In the path of every module that was installed, and not written by the user."""
+
 
 def eval_jaxpr(jaxpr: jex_core.Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
     """Evaluates ``jaxpr``, keeping the source locations and name stacks of its equations."""
@@ -76,9 +79,13 @@ def same_mesh(mesh: Any, context: Any) -> bool:
     return bool(mesh.empty) or getattr(mesh, "abstract_mesh", mesh) == context.cur_abstract_mesh
 
 
-def with_name_stack_prefix(source_info: Any, outer: Any) -> Any:
-    """``source_info`` with the name stack of the equation ``outer`` in front, as inlining needs."""
-    return source_info.replace(name_stack=outer.name_stack + source_info.name_stack)
+def with_name_stack_prefix(source_info: Any, outer: Any, *, at_outer: bool = False) -> Any:
+    """``source_info`` with the name stack of the equation ``outer`` in front, as inlining needs.
+
+    With ``at_outer`` it also gets the source lines of ``outer``.
+    """
+    traceback = outer.traceback if at_outer else None
+    return source_info.replace(traceback=traceback, name_stack=outer.name_stack + source_info.name_stack)
 
 
 def name_stack(source_info: Any) -> str:
@@ -103,10 +110,17 @@ def in_eqn_context(ctx: Any) -> AbstractContextManager[None]:
 
 
 def user_location(source_info: Any) -> str | None:
-    """``file.py:12 (function)`` for the innermost frame of the user's own code, or None."""
+    """``file.py:12 (function)`` for the innermost frame of the user's own code, or None.
+
+    Where a library, such as Flax, stands between the user and JAX, the frame that called the library.
+    """
+    innermost = None
     for file, line, function in user_frames(source_info):
-        return f"{file}:{line} ({function})"
-    return None
+        place = f"{file}:{line} ({function})"
+        if _LIBRARIES not in file:
+            return place
+        innermost = innermost or place
+    return innermost
 
 
 def user_frames(source_info: Any) -> Iterator[tuple[str, int, str]]:

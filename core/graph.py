@@ -237,12 +237,14 @@ class Graph:
         env: dict[Any, Value] = dict(zip(closed.jaxpr.invars, values, strict=True))
         for var, const in zip(closed.jaxpr.constvars, closed.consts, strict=True):
             env[var] = self.constant(const)
+        # JAX's own functions are traced without the frames of their caller: then the call's place is all that is known.
+        lost = bool(closed.jaxpr.eqns) and _compat.user_location(closed.jaxpr.eqns[0].source_info) is None
         for eqn in closed.jaxpr.eqns:
             source_info = eqn.source_info
             if relocate:
                 source_info = before.source_info or source_info
             elif before.source_info is not None:
-                source_info = _compat.with_name_stack_prefix(source_info, before.source_info)
+                source_info = _compat.with_name_stack_prefix(source_info, before.source_info, at_outer=lost)
             node = Node(self, eqn.primitive, eqn.params, eqn.effects, source_info, eqn.ctx)
             self._connect(node, [operand(atom, env) for atom in eqn.invars])
             for index, var in enumerate(eqn.outvars):

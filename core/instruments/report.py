@@ -96,7 +96,7 @@ class Report(Instrument):
             "program": self.program,
             "pipeline": self.pipeline,
             "seconds": sum(r.seconds for r in self.records),
-            "passes": [{k.rstrip("_"): v for k, v in dataclasses.asdict(r).items()} for r in self.records],
+            "passes": [{f.name.rstrip("_"): getattr(r, f.name) for f in dataclasses.fields(r)} for r in self.records],
         }
         return json.dumps(data, indent=2, default=str)
 
