@@ -290,3 +290,12 @@ def test_the_table_covers_the_primitives_of_jax():
 def test_options_are_text():
     assert str(OnnxBackend(opset=23)) == "onnx{opset=23}"
     assert ExportOptions().opset == 0
+
+
+def test_the_documented_table_is_current():
+    from pathlib import Path
+
+    from xlapass.backends.onnx.coverage import with_table
+
+    document = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text(encoding="utf-8")
+    assert with_table(document) == document, "run python -m xlapass.backends.onnx.coverage"
