@@ -8,7 +8,10 @@ from ..core.plugins import Entry, NamedPipeline, hookimpl
 from ..core.target import Target
 
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
-_TEXT = f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),fuse,phase(optimize),{_CLEAN_UP},phase(finish)"
+_TEXT = (
+    f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to=nchw}},fuse,phase(optimize),{_CLEAN_UP},"
+    "phase(legalize),phase(finish)"
+)
 
 
 @hookimpl

@@ -39,6 +39,7 @@ class Context:
     Attributes:
       build: the graph builder.
       options: the options of the export.
+      uses: the equations that read each variable; None stands for being a result.
       problems: equations that could not be lowered; lowering continues so that all are reported at once.
     """
 
@@ -256,6 +257,9 @@ class Context:
             for v in eqn.invars:
                 if not is_literal(v):
                     self.uses.setdefault(v, []).append(eqn)
+        for v, want in zip(jaxpr.outvars, needed, strict=True):
+            if want and not is_literal(v):
+                self.uses.setdefault(v, []).append(None)
         outer = list(self._stack)
         for eqn, wanted in reversed(keep):
             with self._located(eqn):

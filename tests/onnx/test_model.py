@@ -249,9 +249,23 @@ def test_normalizations(agrees, operators, norm):
     agrees(fn, *args, rtol=1e-4)
 
 
-def test_a_linear_layer_is_two_operators(operators):
+def test_common_pairs_are_one_operator(agrees, operators):
     w, b = np.ones((3, 4), np.float32), np.ones(4, np.float32)
-    assert operators(lambda x: jax.nn.relu(x @ w + b), X) == ["MatMul", "Add", "Relu"]
+    assert operators(lambda x: jax.nn.relu(x @ w + b), X) == ["Gemm", "Relu"]
+    assert operators(lambda x: (lambda y: (y, y + b))(x @ w), X) == ["MatMul", "Add"]
+    assert operators(lambda x: jnp.mean(x, 1), X) == ["ReduceMean"]
+    assert operators(jax.nn.relu6, X) == ["Clip"]
+    assert operators(lambda x: jnp.clip(x, 0.25, 0.5), X) == ["Clip"]
+    x = np.array([[np.nan, np.inf, -np.inf], [0.3, -1, 7]], np.float32)
+    agrees(lambda v: (jnp.clip(v, 0.25, 0.5), jax.nn.relu6(v), jnp.mean(v, 1), v @ w + b), x)
+
+
+def test_a_maximum_that_is_a_result_propagates_nan(agrees):
+    def fn(x):
+        top = jnp.max(x, 1, keepdims=True)
+        return x - top, top
+
+    agrees(fn, np.array([[np.nan, 1], [2, 3]], np.float32))
 
 
 def test_an_index_is_two_operators(operators):

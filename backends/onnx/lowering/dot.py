@@ -61,7 +61,11 @@ def _unbatched(
     left = permute(ctx, ctx.filled(x), (*x_free, *x_sum))
     right = permute(ctx, ctx.filled(y), (*y_sum, *y_free))
     value = ctx.op("MatMul", ctx.value(left), ctx.value(right))
-    return _finish(ctx, eqn, value, tuple(eqn.aval.shape))
+    result = _finish(ctx, eqn, value, tuple(eqn.aval.shape))
+    wide = is_float(eqn.aval.dtype) and np.dtype(eqn.aval.dtype).itemsize >= 4
+    if wide and left.rank == right.rank == 2 and result.value is value:
+        ctx.remember(value, "MatMul", left, right)
+    return result
 
 
 def _outer(ctx: Context, eqn: Any, x: Operand, y: Operand, x_batch: Any, y_batch: Any) -> Operand:

@@ -53,11 +53,26 @@ def add(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     for a, b in ((x, y), (y, x)):
         if is_integer(eqn.aval.dtype) and is_scalar(b, 0) and a.shape == tuple(eqn.aval.shape):
             return a
+    fused = _linear(ctx, eqn, x, y)
+    if fused is not None:
+        return fused
     pair = _both(x, y)
     bounds = fits(eqn.aval.dtype, (pair[0][0] + pair[1][0], pair[0][1] + pair[1][1])) if pair else None
     result = emit(ctx, eqn, "Add", x, y, bounds=bounds)
     shift = _dimension(y)
     return result if shift is None else ctx.with_facts(result, shifted=(x, shift))
+
+
+def _linear(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand | None:
+    """A matrix product that is used once, plus a row: Gemm."""
+    for k, (a, b) in enumerate(((x, y), (y, x))):
+        made = ctx.origin(a.value)
+        if made is None or made[0] != "MatMul" or len(ctx.uses.get(eqn.invars[k], ())) != 1:
+            continue
+        if a.is_full and len(b.held) == 1 and b.held[0] == a.shape[1]:
+            value = ctx.op("Gemm", ctx.value(made[1]), ctx.value(made[2]), ctx.value(b))
+            return ctx.result(value, eqn.aval)
+    return None
 
 
 def _dimension(x: Operand) -> Any:
@@ -104,7 +119,23 @@ def div(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
         return x
     if is_scalar(x, 1):
         return emit(ctx, eqn, "Reciprocal", y)
+    mean = _mean(ctx, eqn, x, y)
+    if mean is not None:
+        return mean
     return emit(ctx, eqn, "Div", x, y)
+
+
+def _mean(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand | None:
+    """A sum divided by the number of its terms."""
+    made = ctx.origin(x.value)
+    if made is None or made[0] != "ReduceSum" or y.scalar is None or not x.is_full:
+        return None
+    _, source, axes = made
+    count = dims.size(tuple(source.shape[k] for k in axes))
+    if not isinstance(count, int) or float(y.scalar) != count:
+        return None
+    value = ctx.op("ReduceMean", ctx.full(source), ctx.ints(*axes), keepdims=0, typed=(0,))
+    return ctx.result(value, eqn.aval)
 
 
 @lowers("rem")
@@ -159,8 +190,10 @@ def maximum(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     if is_bool(eqn.aval.dtype):
         return emit(ctx, eqn, "Or", x, y)
     for a, b in ((x, y), (y, x)):
-        if is_scalar(b, 0) and is_float(a.dtype) and a.held != ():
-            return emit(ctx, eqn, "Relu", a)
+        if is_float(a.dtype) and a.held != () and b.scalar is not None and b.scalar == b.scalar and b.scalar != -np.inf:
+            result = emit(ctx, eqn, "Relu", a) if b.scalar == 0 else emit(ctx, eqn, "Max", x, y)
+            ctx.remember(result.value, "Max", a, float(b.scalar))
+            return result
         if is_scalar(b, -np.inf) and is_float(a.dtype) and a.shape == tuple(eqn.aval.shape):
             return a
     pair = _both(x, y)
@@ -176,6 +209,11 @@ def minimum(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
         return extremum(ctx, eqn, x, y)
     if is_bool(eqn.aval.dtype):
         return emit(ctx, eqn, "And", x, y)
+    for a, b in ((x, y), (y, x)):
+        made = ctx.origin(a.value)
+        if made is not None and made[0] == "Max" and b.scalar is not None and float(b.scalar) >= made[2]:
+            low, high = constant(np.asarray(made[2], a.dtype)), constant(np.asarray(b.scalar))
+            return emit(ctx, eqn, "Clip", made[1], low, high)
     pair = _both(x, y)
     bounds = (min(pair[0][0], pair[1][0]), min(pair[0][1], pair[1][1])) if pair else None
     return emit(ctx, eqn, "Min", x, y, bounds=bounds)

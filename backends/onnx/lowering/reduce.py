@@ -31,6 +31,8 @@ def reduce_sum(ctx: Context, eqn: Any, x: Operand) -> Operand:
         return ctx.trace_and_lower(lambda a: _fold(a, axes, lambda p, q: p * q), x)[0]
     op_type = "ReduceSum" if eqn.primitive == "reduce_sum" else "ReduceProd"
     value = ctx.op(op_type, ctx.full(x), ctx.ints(*axes), keepdims=0, typed=(0,))
+    if op_type == "ReduceSum" and is_float(x.dtype):
+        ctx.remember(value, "ReduceSum", x, axes)
     bounds = None
     if op_type == "ReduceSum" and x.bounds is not None and is_integer(x.dtype):
         count = dims.size(tuple(x.shape[k] for k in axes))
@@ -86,6 +88,8 @@ def _nan_returns(ctx: Context, eqn: Any) -> bool:
             return False
         for user in users:
             seen += 1
+            if user is None:
+                return False
             if user.primitive.name in _PASSES:
                 pending.extend(user.outvars)
             elif not (user.primitive.name == "sub" and user.invars[0] is source and user.invars[1] is var):
