@@ -27,22 +27,23 @@ class UNet(nn.Module):
     """Logits per pixel; the sides of the image are multiples of 16."""
 
     layout: Layout
+    widths: tuple[int, ...] = WIDTHS
     classes: int = 2
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         skips = []
-        for width in WIDTHS[:-1]:
+        for width in self.widths[:-1]:
             x = DoubleConv(width, self.layout)(x)
             skips.append(x)
             x = self.layout.max_pool(x, 2, 2)
-        x = DoubleConv(WIDTHS[-1], self.layout)(x)
-        for width, skip in zip(WIDTHS[-2::-1], reversed(skips), strict=True):
+        x = DoubleConv(self.widths[-1], self.layout)(x)
+        for width, skip in zip(self.widths[-2::-1], reversed(skips), strict=True):
             x = self.layout.conv_transpose(width, 2, 2)(x)
             x = DoubleConv(width, self.layout)(self.layout.concatenate([skip, x]))
         return self.layout.conv(self.classes, 1)(x)
 
 
-def build(layout: str = "nhwc", batch: int = 1, size: int = 256) -> ZooModel:
+def build(layout: str = "nhwc", batch: int = 1, size: int = 256, widths: tuple[int, ...] = WIDTHS) -> ZooModel:
     inputs = (normal_input(batch, size, size, 3),)
-    return linen_model("unet", "conv", UNet, inputs, layout=layout)
+    return linen_model("unet", "conv", lambda at: UNet(at, widths), inputs, layout=layout)

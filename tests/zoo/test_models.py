@@ -33,22 +33,22 @@ PARAMETERS = {
     "cnn-training": 11_689_512,
 }
 
-# Every kind of block and every stage, once or so, on the smallest inputs that go through them.
+# Every kind of block, once or so, on small inputs.
 SMALL = {
-    "mobilenet-v2": {"size": 64, "stages": tuple((*stage[:2], 1, stage[3]) for stage in V2_STAGES)},
-    "mobilenet-v3": {"size": 64, "blocks": tuple(V3_LARGE_BLOCKS[index] for index in (0, 1, 2, 3, 4, 6, 8, 10, 12))},
-    "efficientnet-b0": {"size": 64, "stages": tuple((*stage[:2], 1, *stage[3:]) for stage in EFFICIENTNET_STAGES)},
-    "resnet18": {"size": 64, "stages": (1, 1, 1, 1)},
-    "resnet50": {"size": 64, "stages": (1, 2, 1, 1)},
+    "mobilenet-v2": {"size": 64, "stages": tuple((*stage[:2], 1, stage[3]) for stage in V2_STAGES[:5])},
+    "mobilenet-v3": {"size": 64, "blocks": tuple(V3_LARGE_BLOCKS[index] for index in (0, 1, 3, 6, 8, 10))},
+    "efficientnet-b0": {"size": 64, "stages": tuple((*stage[:2], 1, *stage[3:]) for stage in EFFICIENTNET_STAGES[:4])},
+    "resnet18": {"size": 64, "stages": (1, 1)},
+    "resnet50": {"size": 64, "stages": (2, 1)},
     "convnext-t": {"size": 64, "depths": (1, 1, 1, 1)},
-    "densenet121": {"size": 64, "blocks": (1, 2, 1, 1)},
-    "unet": {"size": 32},
+    "densenet121": {"size": 64, "blocks": (1, 2)},
+    "unet": {"size": 32, "widths": (8, 16, 32)},
     "wavenet": {"length": 64, "cycles": 2, "depth": 3},
     "conv-autoencoder": {"size": 32},
     "vit-s16": {"size": 64, "depth": 1},
     "mlp-mixer-s16": {"size": 64, "depth": 1},
     "swin-t": {"size": 128, "window": 2, "depths": (2, 2, 2, 2)},
-    "cnn-training": {"size": 64, "batch": 4, "stages": (1, 1, 1, 1)},
+    "cnn-training": {"size": 64, "batch": 4, "stages": (1, 1)},
 }
 
 TWO_LAYOUTS = [name for name in zoo.names() if "nchw" in zoo.layouts(name)]
@@ -62,7 +62,9 @@ def channels_last(path, leaf):
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_model_traces_and_has_the_published_size(name):
+def test_model_traces_and_has_the_published_size(name, monkeypatch):
+    # Sizes do not depend on the statistics, which take a compilation to compute.
+    monkeypatch.setattr("zoo.model.batch_statistics", lambda module, params, inputs: params["batch_stats"])
     model = zoo.load(name)
     assert (model.name, model.family) == (name, zoo.family(name))
     outputs = jax.tree.leaves(jax.eval_shape(model.fn, model.params, *model.inputs))
