@@ -118,6 +118,11 @@ class Signature:
         return f"{self.primitive}({', '.join(map(str, self.operands))}) {{{parameters}}}"
 
     @property
+    def constant_operands(self) -> tuple[int, ...]:
+        """Indices of the operands whose values are known."""
+        return tuple(index for index, operand in enumerate(self.operands) if operand.constant)
+
+    @property
     def is_static(self) -> bool:
         """Whether every size is known."""
         return all(isinstance(d, int) for o in (*self.operands, *self.results) for d in o.shape)

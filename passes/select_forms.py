@@ -20,6 +20,7 @@ from ..core.pass_ import GraphPass, PassContext
 from ..core.plugins import Registry
 from ..core.rewrite import Numerics
 from ..core.timings import Timings
+from .forms.known import SplitForm, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ class _Selection:
         self.numerics = numerics
         self.least_gain = least_gain
         self.report: list[Mapping[str, Any]] = []
-        self._choices: dict[Signature, tuple[Choice, Form | None, jex_core.ClosedJaxpr | None]] = {}
+        self._choices: dict[Signature, tuple[Choice, Form | None, SplitForm | None]] = {}
 
     def visit(self, region: Graph, node: Node) -> None:
         """Replaces ``node`` when a form is faster."""
@@ -94,7 +95,11 @@ class _Selection:
         choice, form, body = known
         if form is None or body is None:
             return
-        outputs = region.insert_jaxpr(body, node.inputs, before=node, rule=f"form {form}", relocate=True)
+        prepared = iter(body.prepare([node.inputs[index].const for index in body.constants]))
+        operands = [value for index, value in enumerate(node.inputs) if index not in body.constants]
+        for source in body.sources:
+            operands.append(region.constant(next(prepared)) if source is None else node.inputs[source])
+        outputs = region.insert_jaxpr(body.rest, operands, before=node, rule=f"form {form}", relocate=True)
         self.report.append(
             {
                 "operation": node.name,
@@ -109,13 +114,16 @@ class _Selection:
             region.replace(old, new)
         region.erase(node)
 
-    def _choose(self, signature: Signature, node: Node) -> tuple[Choice, Form | None, jex_core.ClosedJaxpr | None]:
+    def _choose(self, signature: Signature, node: Node) -> tuple[Choice, Form | None, SplitForm | None]:
         choice = self.table.choose(signature, numerics=self.numerics, seconds=self.timings.of(signature))
         if choice.form == DIRECT or choice.gain < self.least_gain:
             return choice, None, None
         form = self.table.find(signature.primitive, choice.form)
         assert form is not None
-        return choice, form, traced(form, node)
+        body = traced(form, node)
+        if body is None:
+            return choice, None, None
+        return choice, form, split(body, signature.constant_operands)
 
 
 def traced(form: Form, node: Node) -> jex_core.ClosedJaxpr | None:
