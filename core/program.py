@@ -131,7 +131,7 @@ class Program:
         return lambda consts, *flat: _compat.eval_jaxpr(self.jaxpr.jaxpr, consts, *flat)
 
     @functools.cached_property
-    def _evaluate(self) -> Callable[..., Any]:
+    def _evaluate(self) -> Any:
         if self.exported is None and self.is_symbolic:
             from .lowering import open_composites  # that module needs this one
 
@@ -152,6 +152,18 @@ class Program:
         """Runs the program on flat inputs with `jax.jit` and returns its flat outputs."""
         with jax.enable_x64(self.x64):
             return list(self._evaluate(self.jaxpr.consts, *flat))
+
+    def compile_flat(self, flat: Sequence[Any], compiler_options: Mapping[str, Any]) -> Callable[..., list[Any]]:
+        """Compiles for flat inputs of the shapes of ``flat`` with XLA options; what it returns takes such inputs."""
+        with jax.enable_x64(self.x64):
+            lowered = self._evaluate.lower(self.jaxpr.consts, *flat)
+            compiled = lowered.compile(compiler_options=dict(compiler_options))
+
+        def run(*flat: Any) -> list[Any]:
+            with jax.enable_x64(self.x64):
+                return list(compiled(self.jaxpr.consts, *flat))
+
+        return run
 
     def __call__(self, *args: Any) -> Any:
         """Runs the program on arguments of the structure it was traced with."""

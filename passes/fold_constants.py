@@ -90,13 +90,20 @@ def fold(graph: Graph, max_bytes: int = SMALL_BYTES, max_input_bytes: int = LARG
     if not kept:
         return 0
     values = _evaluate(sizes, kept)
-    with jax.ensure_compile_time_eval():
-        arrays = jax.device_put([values[value] if value.shape else None for value in kept])
-    for value, array in zip(kept, arrays, strict=True):
-        weak = bool(getattr(value.aval, "weak_type", False))
-        constant = graph.constant(values[value] if array is None else array, weak_type=weak)
+    constants = as_constants(graph, [values[value] for value in kept], [value.aval for value in kept])
+    for value, constant in zip(kept, constants, strict=True):
         graph.replace(value, constant)
     return sum(map(graph.erase_dead, _producers(kept)))
+
+
+def as_constants(graph: Graph, arrays: Sequence[np.ndarray[Any, Any]], avals: Sequence[Any]) -> list[Value]:
+    """Constants of ``graph`` with the weak types of ``avals``: scalars as literals, arrays on the default device."""
+    with jax.ensure_compile_time_eval():
+        held = jax.device_put([array if array.ndim else None for array in arrays])
+    return [
+        graph.constant(array if on_device is None else on_device, weak_type=bool(getattr(aval, "weak_type", False)))
+        for array, on_device, aval in zip(arrays, held, avals, strict=True)
+    ]
 
 
 def is_known(value: Value) -> bool:

@@ -82,17 +82,13 @@ def compare_programs(before: Program, after: Program, numerics: Numerics, *, see
 
 
 def evaluator(program: Program) -> Callable[[Sequence[Any]], list[Any]]:
-    """A function that runs ``program`` on flat inputs with every operation rounded by itself."""
-    if program.is_symbolic:
-        return program.evaluate_flat
-    compiled: dict[Any, Any] = {}
+    """A function that runs ``program`` on flat inputs of one set of shapes, with every operation rounded by itself."""
+    compiled: list[Callable[..., list[Any]]] = []
 
     def run(flat: Sequence[Any]) -> list[Any]:
-        with jax.enable_x64(program.x64):
-            if "f" not in compiled:
-                lowered = jax.jit(program.function_of_constants).lower(program.jaxpr.consts, *flat)
-                compiled["f"] = lowered.compile(compiler_options=dict(UNFUSED))
-            return list(compiled["f"](program.jaxpr.consts, *flat))
+        if not compiled:
+            compiled.append(program.compile_flat(flat, UNFUSED))
+        return compiled[0](*flat)
 
     return run
 
