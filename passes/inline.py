@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from jax.extend import core as jex_core
@@ -25,12 +26,16 @@ CALLS = {
 }
 """Primitives that do no more than apply a body to their operands, and the parameter that holds it."""
 
+STOP_GRADIENT = "stop_gradient"
+"""The identity, but for derivatives."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Inline(GraphPass):
     """Opens calls: `jit`, custom derivatives and batching, closed calls, and rematerialization outside of gradients.
 
-    A program whose custom derivatives were opened is differentiated through their bodies.
+    It is for inference: a program whose custom derivatives were opened is differentiated through their bodies, and
+    through what stood behind `stop_gradient`.
     """
 
     name: ClassVar[str] = "inline"
@@ -52,16 +57,25 @@ class Inline(GraphPass):
 
 
 def _open_calls(region: Graph, kept: collections.Counter[str]) -> bool:
-    changed, pending = False, [node for node in region.nodes() if node.name in CALLS]
+    changed, pending = False, _openable(region.nodes())
     while pending:
         node = pending.pop()
+        if node.name == STOP_GRADIENT:
+            region.replace(node.outputs[0], node.inputs[0])
+            region.erase(node)
+            changed = True
+            continue
         reason = reason_to_keep(node)
         if reason is None:
+            pending.extend(_openable(region.inline(node, _closed(node))))
             changed = True
-            pending.extend(new for new in region.inline(node, _closed(node)) if new.name in CALLS)
         else:
             kept[f"{node.name}: {reason}"] += 1
     return changed
+
+
+def _openable(nodes: Iterable[Node]) -> list[Node]:
+    return [node for node in nodes if node.name in CALLS or node.name == STOP_GRADIENT]
 
 
 def reason_to_keep(node: Node) -> str | None:

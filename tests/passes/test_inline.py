@@ -62,10 +62,11 @@ def test_before_and_after():
         (halve, ["div"]),
         (jax.checkpoint(jnp.sin), ["sin"]),
         (jax.jit(jax.jit(jax.jit(jnp.tanh))), ["tanh"]),
+        (lax.stop_gradient, []),
         (jax.jit(lambda x: x), []),
         (jax.jit(lambda x: 1.0), []),
     ],
-    ids=["custom_jvp", "custom_vjp", "custom_vmap", "remat", "nested", "identity", "literal"],
+    ids=["custom_jvp", "custom_vjp", "custom_vmap", "remat", "nested", "stop_gradient", "identity", "literal"],
 )
 def test_calls_are_opened(fn, expected):
     after = run("inline", fn, X)
