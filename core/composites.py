@@ -55,7 +55,8 @@ class Composite:
     def outline(self, match: Match, operands: Mapping[str, Any], **attributes: Any) -> Any:
         """Moves the equations that a rule matched into the body of a composite, as they are.
 
-        So nothing is lost by recognising: opening the composite gives back the very operations that were there.
+        So nothing is lost by recognising: opening the composite gives back the very operations that were there. A
+        composite among them stays one, unless it is of the same name: then it grows.
 
         Args:
           match: the rule's match.
@@ -66,7 +67,7 @@ class Composite:
         Returns:
           The results of the matched root.
         """
-        body = _outlined(match, [match[name] for name in operands])
+        body = _outlined(match, [match[name] for name in operands], self.name)
         return jax.lax.composite(body, self.name, self.version)(*operands.values(), **attributes)
 
 
@@ -152,26 +153,49 @@ def _leaves(match: Match) -> list[Value]:
     return [bound for bound in match.bindings.values() if isinstance(bound, Value)]
 
 
-def _outlined(match: Match, operands: Sequence[Value]) -> Callable[..., list[Any]]:
-    """The matched equations as a function of ``operands`` that ignores attributes."""
+def _outlined(match: Match, operands: Sequence[Value], grows: str) -> Callable[..., list[Any]]:
+    """The matched equations as a function of ``operands`` that ignores attributes; composites ``grows`` are opened."""
     invars = [jex_core.Var(operand.aval) for operand in operands]
     atoms: dict[int, Any] = {id(through_no_ops(o)): var for o, var in zip(operands, invars, strict=True)}
-    eqns = []
+    eqns: list[jex_core.JaxprEqn] = []
     for node in inner_nodes(match.root, operands):
-        if node.name in REGION_PARAMS:
-            raise ValueError(f"a composite cannot hold the {node.name} that was matched: it has a body of its own")
         inputs = [_atom(value, atoms) for value in node.inputs]
-        outvars = [jex_core.Var(output.aval) for output in node.outputs]
-        atoms.update((id(output), var) for output, var in zip(node.outputs, outvars, strict=True))
-        source_info = _compat.new_source_info()  # the composite's own name stack stands above its body
-        if node.source_info is not None:
-            source_info = source_info.replace(traceback=node.source_info.traceback)
-        ctx = node.ctx or _compat.current_eqn_context()
-        eqns.append(jex_core.JaxprEqn(inputs, outvars, node.primitive, node.params, node.effects, source_info, ctx))
+        if node.name == "composite" and node.params["name"] == grows:
+            results = _copied(node.params["jaxpr"], inputs, eqns)
+        elif node.name in REGION_PARAMS and node.name != "composite":
+            raise ValueError(f"a composite cannot hold the {node.name} that was matched: it has a body of its own")
+        else:
+            results = [jex_core.Var(output.aval) for output in node.outputs]
+            eqns.append(_equation(node, inputs, results))
+        atoms.update((id(output), atom) for output, atom in zip(node.outputs, results, strict=True))
     results = [atoms[id(output)] for output in match.root.outputs]
     debug_info = match.graph._jaxpr.debug_info.with_unknown_names()
     jaxpr = jex_core.Jaxpr([], invars, results, eqns, jex_core.no_effects, debug_info)
     return lambda *arrays, **_: _compat.eval_jaxpr(jaxpr, (), *arrays)
+
+
+def _equation(node: Node, inputs: list[Any], outvars: list[Any]) -> jex_core.JaxprEqn:
+    source_info = _compat.new_source_info()  # the composite's own name stack stands above its body
+    if node.source_info is not None:
+        source_info = source_info.replace(traceback=node.source_info.traceback)
+    ctx = node.ctx or _compat.current_eqn_context()
+    return jex_core.JaxprEqn(inputs, outvars, node.primitive, node.params, node.effects, source_info, ctx)
+
+
+def _copied(closed: jex_core.ClosedJaxpr, inputs: list[Any], eqns: list[jex_core.JaxprEqn]) -> list[Any]:
+    """Appends the equations of a body applied to ``inputs``; returns its results."""
+    atoms: dict[Any, Any] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
+    for var, const in zip(closed.jaxpr.constvars, closed.consts, strict=True):
+        atoms[var] = jex_core.Literal(const, var.aval)
+
+    def atom(old: Any) -> Any:
+        return old if isinstance(old, jex_core.Literal) else atoms[old]
+
+    for eqn in closed.jaxpr.eqns:
+        outvars = [jex_core.Var(var.aval) for var in eqn.outvars]
+        eqns.append(eqn.replace(invars=[atom(old) for old in eqn.invars], outvars=outvars))
+        atoms.update(zip(eqn.outvars, outvars, strict=True))
+    return [atom(old) for old in closed.jaxpr.outvars]
 
 
 def _atom(value: Value, atoms: Mapping[int, Any]) -> Any:

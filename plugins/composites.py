@@ -24,10 +24,15 @@ def xlapass_passes() -> Mapping[str, Entry]:
 @hookimpl
 def xlapass_composites() -> Mapping[str, Entry]:
     """The operations of the package `xlapass.passes.composites`."""
+    here = "xlapass.passes.composites"
     return {
-        "xlapass.gelu": Entry("xlapass.passes.composites.gelu:GELU", "x * normal_cdf(x), exact or by tanh"),
-        "xlapass.silu": Entry("xlapass.passes.composites.silu:SILU", "x * sigmoid(x)"),
-        "xlapass.softmax": Entry("xlapass.passes.composites.softmax:SOFTMAX", "normalized exponentials"),
+        "xlapass.gelu": Entry(f"{here}.gelu:GELU", "x * normal_cdf(x), exact or by tanh"),
+        "xlapass.silu": Entry(f"{here}.silu:SILU", "x * sigmoid(x)"),
+        "xlapass.softmax": Entry(f"{here}.softmax:SOFTMAX", "normalized exponentials"),
+        "xlapass.layer_norm": Entry(f"{here}.layer_norm:LAYER_NORM", "zero mean and unit variance along axes"),
+        "xlapass.rms_norm": Entry(f"{here}.rms_norm:RMS_NORM", "unit mean square along axes"),
+        "xlapass.group_norm": Entry(f"{here}.group_norm:GROUP_NORM", "layer norm of groups of channels"),
+        "xlapass.instance_norm": Entry(f"{here}.group_norm:INSTANCE_NORM", "layer norm of each channel"),
     }
 
 

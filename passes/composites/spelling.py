@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from ...core.patterns import Either, Pattern, number, op
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...core.composites import Composite, attributes_of
+from ...core.node import Node, Value
+from ...core.patterns import (
+    Attempt,
+    Bindings,
+    Either,
+    Op,
+    Pattern,
+    ScalarVar,
+    number,
+    op,
+    through_broadcasts,
+)
+from ...core.rewrite import Build, Check, Match
+from ..simplify.conversions import is_lossless
 
 
 def product(*factors: Pattern) -> Either:
@@ -47,3 +68,137 @@ def over(x: Pattern, divisor: float) -> Pattern:
 def about(value: float) -> Pattern:
     """A number that was rounded to the dtype."""
     return number(value, tolerance=1)
+
+
+def square_of(x: Pattern) -> Pattern:
+    """``x ** 2`` in every way, as a product too."""
+    return square(x) | op.mul(x, x)
+
+
+def is_widening(node: Node) -> bool:
+    """Whether it converts floats to a wider type, and so keeps every value."""
+    if node.name != "convert_element_type":
+        return False
+    source = node.inputs[0].dtype
+    return bool(jnp.issubdtype(source, jnp.floating)) and is_lossless(source, node.outputs[0].dtype)
+
+
+def is_spreading(node: Node) -> bool:
+    """Whether it only adds dimensions of size one, repeats along new dimensions, or takes such away again."""
+    return node.name in ("broadcast_in_dim", "reshape", "squeeze", "stop_gradient") or is_widening(node)
+
+
+def is_regrouping(node: Node) -> bool:
+    """Whether it reshapes, or keeps every value in a wider type."""
+    return node.name == "reshape" or is_widening(node)
+
+
+def is_movement(node: Node) -> bool:
+    """Whether it only rearranges or rounds floats."""
+    if node.name == "convert_element_type":
+        return bool(jnp.issubdtype(node.inputs[0].dtype, jnp.floating))
+    return node.name == "transpose" or is_spreading(node)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Through(Pattern):
+    """``inner`` behind any number of operations that ``passes`` accepts; the furthest first.
+
+    Where the inner pattern's dimensions end up is for an `Alignment` to say.
+    """
+
+    inner: Pattern
+    passes: Callable[[Node], bool] = is_spreading
+
+    def may_be(self, value: Value) -> bool:
+        return any(self.inner.may_be(step) for step in self._steps(value))
+
+    def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
+        for step in reversed(self._steps(value)):
+            yield from self.inner.matches(step, bindings, attempt, depth)
+
+    def _steps(self, value: Value) -> list[Value]:
+        steps = [value]
+        while (node := steps[-1].producer) is not None and self.passes(node):
+            steps.append(node.inputs[0])
+        return steps
+
+
+def widened(x: Pattern) -> Through:
+    """``x`` of floats, or converted to a wider type."""
+    return Through(x, is_widening)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Filled(Pattern):
+    """A constant array of which all elements are the same number, or a broadcast number; bound as a scalar."""
+
+    name: str
+
+    def may_be(self, value: Value) -> bool:
+        return value.is_const or ScalarVar(self.name).may_be(value)
+
+    def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
+        constant = through_broadcasts(value)
+        number = element_of(constant)
+        if number is None:
+            attempt.failed(depth, "{} should be one number everywhere and is {}", self.name, value)
+            return
+        aval = jax.core.ShapedArray((), constant.dtype, weak_type=constant.aval.weak_type)
+        scalar_value = Value(aval, const=number, is_literal=True)
+        yield from ScalarVar(self.name).matches(scalar_value, bindings, attempt, depth)
+
+
+def element_of(value: Value) -> np.ndarray[Any, Any] | None:
+    """The number that every element of a constant is, NaN counted as one number; None when there is no such."""
+    if not value.is_const or not isinstance(value.dtype, np.dtype) or np.size(value.const) == 0:
+        return None
+    array = value.numpy()
+    first = array.reshape(-1)[:1].reshape(())
+    return first if np.array_equal(array, np.broadcast_to(first, array.shape), equal_nan=True) else None
+
+
+def composite_of(name: str, *operands: Pattern, binds: str | None = None) -> Op:
+    """A composite that was found already."""
+    return op.composite(*operands, where=lambda node: node.params["name"] == name, name=binds)
+
+
+# -- rules -----------------------------------------------------------------------------------------------------------
+
+Describe = Callable[[Match], "dict[str, Any] | str"]
+"""What a match means in terms of a composite's attributes, or why it means nothing."""
+
+
+def declines(describe: Describe) -> Check:
+    """The check of a rule: declines with the reason that ``describe`` gives."""
+
+    def check(match: Match) -> str | None:
+        description = describe(match)
+        return description if isinstance(description, str) else None
+
+    return check
+
+
+def outlined(composite: Composite, operands: Sequence[str], describe: Describe) -> Build:
+    """The replacement of a rule: the matched operations as ``composite`` of the values bound to ``operands``."""
+
+    def build(match: Match) -> list[Value]:
+        attributes = describe(match)
+        assert not isinstance(attributes, str)
+
+        def apply(*arrays: Any) -> Any:
+            return composite.outline(match, dict(zip(operands, arrays, strict=True)), **attributes)
+
+        return match.graph.splice(apply, *(match[n] for n in operands), before=match.root, rule=match.rule)
+
+    return Build(build)
+
+
+def same_attributes(match: Match) -> dict[str, Any]:
+    """Those of the composite bound to ``inner``, which grows."""
+    return attributes_of(match["inner"])
+
+
+def number_of(match: Match, name: str) -> float:
+    """A scalar constant that was bound."""
+    return float(match.numpy(name).reshape(()))
