@@ -87,6 +87,12 @@ def test_wider_accumulation(agrees, dtype):
     agrees(lambda a, b: lax.dot_general(a, b, (((1,), (0,)), ((), ())), preferred_element_type=wide), x, y)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_transposed_products_of_narrow_floats(agrees, dtype):
+    """The runtime crashes over a bfloat16 transpose before a product, so none is written."""
+    agrees(lambda a: (a.T @ a, jnp.tanh(a).T @ a), normal(3, 4).astype(dtype), rtol=3e-2, atol=3e-2)
+
+
 @FEW
 @given(st.data())
 def test_convolutions(agrees, data):

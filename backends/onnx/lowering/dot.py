@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from jax import lax
 
-from .. import dims
+from .. import dims, kernels
 from ..context import Context
 from ..dims import Shape
 from ..operand import Operand, is_bool, is_complex, is_float, stored_type
@@ -38,6 +38,8 @@ def _accumulated(ctx: Context, eqn: Any, x: Operand) -> Operand:
     target = np.dtype(eqn.aval.dtype)
     if is_bool(target):
         target = np.dtype(np.int32)
+    if is_float(target) and kernels.carrier("MatMul", stored_type(target)) == _T.FLOAT:
+        target = np.dtype(np.float32)
     if np.dtype(x.dtype) == target:
         return x
     narrow = is_float(x.dtype) and is_float(target) and np.dtype(x.dtype).itemsize > target.itemsize
