@@ -11,7 +11,7 @@ from .backend import Artifact, Backend
 from .errors import CompileError, UsageError, XlapassError
 from .instruments.numerics import NumericalVerifier
 from .instruments.report import Report
-from .instruments.selection import PermittedNumerics
+from .instruments.selection import PermittedNumerics, SkipSettled
 from .instruments.structure import StructuralVerifier
 from .manager import Instrument, PassManager
 from .pass_ import Pass
@@ -176,7 +176,7 @@ def optimize(
         registry=chosen.registry,
         target=chosen.target,
         numerics=numerics,
-        instruments=[PermittedNumerics(numerics), *instruments, *verifiers(verify)],
+        instruments=[PermittedNumerics(numerics), SkipSettled(), *instruments, *verifiers(verify)],
         explain=explain,
         pipeline_name=chosen.name,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -106,7 +108,8 @@ class PassManager:
         """
         for instrument in self.instruments:
             instrument.begin(self.pipeline, program)
-        program, _ = self._run_items(self.pipeline.items, program, 0)
+        with _paused_garbage_collection():
+            program, _ = self._run_items(self.pipeline.items, program, 0)
         for instrument in self.instruments:
             instrument.end(program)
         return program
@@ -148,6 +151,18 @@ class PassManager:
         return result.program.replace(history=(*program.history, str(step.pass_))), True
 
 
+@contextlib.contextmanager
+def _paused_garbage_collection() -> Iterator[None]:
+    """Graphs are many small objects that live until their pass ends; collecting among them takes longer than passes."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _run_pass(step: Step, program: Program, context: PassContext) -> PassResult:
     """Runs one pass; whatever goes wrong becomes a `PassError` that names the pass and its plugin."""
     name = f"pass {step.pass_.name!r} (plugin {step.plugin!r})"
@@ -180,7 +195,7 @@ def _nonsense(result: Any) -> str | None:
 
 def default_instruments(numerics: Numerics = "lossy") -> list[Instrument]:
     """What watches unless told otherwise: the permitted numerics, and structural verification."""
-    from .instruments.selection import PermittedNumerics
+    from .instruments.selection import PermittedNumerics, SkipSettled
     from .instruments.structure import StructuralVerifier
 
-    return [PermittedNumerics(numerics), StructuralVerifier()]
+    return [PermittedNumerics(numerics), SkipSettled(), StructuralVerifier()]

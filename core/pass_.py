@@ -73,12 +73,14 @@ class Pass(abc.ABC):
       level: what it works on.
       requires: names of passes that must come earlier in the pipeline.
       numerics: what it may do to results; see `Numerics`.
+      idempotent: whether running it on its own result changes nothing; then the manager need not try.
     """
 
     name: ClassVar[str]
     level: ClassVar[Level] = "jaxpr"
     requires: ClassVar[tuple[str, ...]] = ()
     numerics: ClassVar[Numerics] = "exact"
+    idempotent: ClassVar[bool] = False
 
     @abc.abstractmethod
     def run(self, program: Program, context: PassContext) -> PassResult:

@@ -28,6 +28,7 @@ class CommonSubexpressions(GraphPass):
     """Computes equal things once: operations with equal parameters and operands, and equal constants."""
 
     name: ClassVar[str] = "common-subexpressions"
+    idempotent: ClassVar[bool] = True
 
     def apply(self, graph: Graph, context: PassContext) -> bool:
         """Merges within each region, inner ones first; bodies are equal when they are one object."""

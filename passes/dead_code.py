@@ -20,6 +20,7 @@ class DeadCode(Pass):
     """Removes operations, results of control flow and constants that no output and no effect needs."""
 
     name: ClassVar[str] = "dead-code"
+    idempotent: ClassVar[bool] = True
 
     def run(self, program: Program, context: PassContext) -> PassResult:
         """Lets JAX drop unused results of control flow, as only it knows how to, then drops dead nodes."""

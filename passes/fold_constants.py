@@ -64,6 +64,7 @@ class FoldConstants(GraphPass):
     """
 
     name: ClassVar[str] = "fold-constants"
+    idempotent: ClassVar[bool] = True
 
     max_bytes: int = SMALL_BYTES
     max_input_bytes: int = LARGEST_OPERANDS

@@ -39,6 +39,7 @@ class Inline(GraphPass):
     """
 
     name: ClassVar[str] = "inline"
+    idempotent: ClassVar[bool] = True
 
     def apply(self, graph: Graph, context: PassContext) -> bool:
         """Opens calls in every region, outer ones first: so each equation is copied once, however deep it stood."""

@@ -10,7 +10,8 @@ from ..core.target import Target
 
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
 _PHASES = "phase(simplify),phase(optimize),phase(legalize)"
-_TEXT = f"inline,{_CLEAN_UP},fold-batch-norm,{_PHASES},{_CLEAN_UP},phase(finish)"
+_GPU = f"inline,{_CLEAN_UP},fold-batch-norm,{_PHASES},{_CLEAN_UP},phase(finish)"
+_CPU = f"inline,{_CLEAN_UP},fold-batch-norm,layout{{to=nhwc}},{_PHASES},{_CLEAN_UP},phase(finish)"
 
 
 @hookimpl
@@ -36,13 +37,13 @@ def xlapass_pipelines() -> Mapping[str, NamedPipeline]:
     """The pipelines that end in XLA."""
     return {
         "cpu": NamedPipeline(
-            _TEXT,
+            _CPU,
             backend="xla",
             target="cpu",
             summary="inference and training on this machine's CPU",
         ),
         "gpu": NamedPipeline(
-            _TEXT,
+            _GPU,
             backend="xla",
             target="gpu",
             summary="NVIDIA GPUs: this machine's, or one named with --device",

@@ -16,6 +16,7 @@ class Simplify(RewritePass):
     """Removes what does nothing and shortens what can be said shorter, without changing a bit of any result."""
 
     name: ClassVar[str] = "simplify"
+    idempotent: ClassVar[bool] = True
 
     @classmethod
     def own_rules(cls) -> Sequence[Rule]:

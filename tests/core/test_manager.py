@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from xlapass.core.errors import PassError, UnsupportedError, UsageError, VerificationError
-from xlapass.core.instruments.selection import PermittedNumerics
+from xlapass.core.instruments.report import Report
+from xlapass.core.instruments.selection import PermittedNumerics, SkipSettled
 from xlapass.core.instruments.structure import StructuralVerifier
 from xlapass.core.manager import Instrument, PassManager
 from xlapass.core.pass_ import GraphPass, Pass, PassResult, RewritePass, StableHLOPass
@@ -211,8 +212,19 @@ def test_an_instrument_that_raises_stops_the_pipeline():
 
 def test_default_instruments():
     kinds = [type(i) for i in PassManager("", registry=REGISTRY).instruments]
-    assert kinds == [PermittedNumerics, StructuralVerifier]
+    assert kinds == [PermittedNumerics, SkipSettled, StructuralVerifier]
     assert PassManager("", registry=REGISTRY, instruments=()).instruments == []
+
+
+def test_an_idempotent_pass_does_not_see_its_own_result_again():
+    runs = []
+    calls = [lambda x: jax.jit(jnp.sin)(x), lambda x: x]
+    for fn in calls:
+        report = Report()
+        program = trace(fn, X)
+        PassManager("inline,inline,dead-code,inline", instruments=[SkipSettled(), report]).run(program)
+        runs.append([r.pass_ for r in report.records])
+    assert runs == [["inline", "dead-code"]] * 2
 
 
 def test_the_installed_plugins_are_the_default():
