@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -128,6 +128,14 @@ def user_frames(source_info: Any) -> Iterator[tuple[str, int, str]]:
     for frame in _source_info_util.user_frames(source_info.traceback):
         if not frame.file_name.startswith(_OWN_FILES):
             yield frame.file_name, frame.start_line, frame.function_name
+
+
+def scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many of a ``scan`` equation's operands are constants, and how many the carry; JAX 0.12 says it otherwise."""
+    if "num_carry" in params:
+        return int(params["num_consts"]), int(params["num_carry"])
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
 
 
 def is_unspecified_sharding(sharding: Any) -> bool:

@@ -37,10 +37,11 @@ class Graph:
         *,
         provenance: Mapping[Any, str] | None = None,
         root: Graph | None = None,
+        closes: bool = True,
     ) -> None:
         self.root = root or self
         self._source = body
-        self._closed = isinstance(body, jex_core.ClosedJaxpr)
+        self._closed = isinstance(body, jex_core.ClosedJaxpr) and closes
         self._jaxpr: jex_core.Jaxpr = body.jaxpr if isinstance(body, jex_core.ClosedJaxpr) else body
         self._edited = False
         self._regions: dict[int, tuple[Any, Graph]] = {} if root is None else root._regions
@@ -96,11 +97,16 @@ class Graph:
         else:
             successor._prev = node
 
-    def region_of(self, body: Any) -> Graph:
-        """The region of a body; one per jaxpr object, however many equations share it."""
+    def region_of(self, body: Any, *, closes: bool = True) -> Graph:
+        """The region of a body; one per jaxpr object, however many equations share it.
+
+        Args:
+          body: a jaxpr.
+          closes: whether the body may close over arrays.
+        """
         known = self._regions.get(id(body))
         if known is None:
-            known = (body, Graph(body, root=self.root))  # holding `body` keeps its id from being reused
+            known = (body, Graph(body, root=self.root, closes=closes))  # holding `body` keeps its id from being reused
             self._regions[id(body)] = known
         return known[1]
 

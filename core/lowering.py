@@ -83,7 +83,7 @@ def open_composites(program: Program) -> Program:
     for region in graph.walk():
         for node in region.nodes():
             if node.name == "composite":
-                region.inline(node, node.regions["jaxpr", None])
+                region.inline(node, node.body)
     return dataclasses.replace(program, jaxpr=graph.to_closed())
 
 

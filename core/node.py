@@ -22,7 +22,7 @@ REGION_PARAMS: Mapping[str, tuple[str, ...]] = {
     "custom_jvp_call": ("call_jaxpr",),
     "custom_vjp_call": ("call_jaxpr",),
     "custom_vmap_call": ("call",),
-    "composite": ("jaxpr",),
+    "composite": ("jaxpr", "call_jaxpr"),  # renamed in JAX 0.12
     "scan": ("jaxpr",),
     "while": ("cond_jaxpr", "body_jaxpr"),
     "cond": ("branches",),
@@ -33,6 +33,9 @@ Left out on purpose: reducers (``reduce``, ``scatter``, ``reduce_window``), whic
 ``shard_map``, whose values have per-device types that re-tracing outside its mesh would lose; ``pallas_call`` and other
 bodies over references. Those travel through untouched.
 """
+
+CLOSES_OVER_NOTHING = frozenset({"remat2", "checkpoint"})
+"""Primitives whose body may hold no constant variables."""
 
 RegionKey = tuple[str, int | None]
 """A parameter's name, and the index in it when the parameter is a tuple of bodies."""
@@ -145,8 +148,15 @@ class Node:
         """Bodies by ``(parameter, index)``; the index is None unless the parameter is a tuple."""
         if self._regions is None:
             assert self.graph is not None
-            self._regions = {key: self.graph.region_of(body) for key, body in bodies(self)}
+            closes = self.name not in CLOSES_OVER_NOTHING
+            self._regions = {key: self.graph.region_of(body, closes=closes) for key, body in bodies(self)}
         return self._regions
+
+    @property
+    def body(self) -> Graph:
+        """The region of a node that has just one, such as a call."""
+        (region,) = self.regions.values()
+        return region
 
     def __repr__(self) -> str:
         return f"Node({self.name} {self.inputs} -> {self.outputs})"

@@ -30,6 +30,9 @@ from .program import Program
 MOST_ELEMENTS_SHOWN = 8
 """Constants with more elements than this are shown by their type alone."""
 
+USUAL = {"is_stable": True, "unroll": 1}
+"""Parameters that are shown when they have another value than this."""
+
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _BRACKETS = re.compile(r"([\[\]])")
 _IDENTIFIER = re.compile(r"(?<![\w.])(?!(?:nan|inf|True|False)\b)([A-Za-z_]\w*)(:(?=\S))?")
@@ -75,14 +78,15 @@ class _Printer:
 
     def equation(self, eqn: Any) -> Iterator[str]:
         """The lines of one equation, its bodies below it."""
-        bodies = [item for key in sorted(eqn.params) for item in _bodies(key, eqn.params[key])]
-        params = [
+        params = _parameters(eqn)
+        bodies = [body for key in sorted(params) for body in _bodies(key, params[key])]
+        shown = [
             f"{key}={_value_text(value)}"
-            for key, value in sorted(eqn.params.items())
-            if not any(_bodies(key, value)) and not _says_nothing(value)
+            for key, value in sorted(params.items())
+            if not any(_bodies(key, value)) and not _says_nothing(key, value)
         ]
         results = ", ".join(map(self.define, eqn.outvars))
-        operation = eqn.primitive.name + (f"[{' '.join(params)}]" if params else "")
+        operation = eqn.primitive.name + (f"[{' '.join(shown)}]" if shown else "")
         operands = " ".join(map(self.atom, eqn.invars))
         yield f"  {results}{' = ' if results else ''}{operation} {operands}".rstrip()
         for label, body in bodies:
@@ -166,12 +170,27 @@ def _bodies(key: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _bodies(f"{key}.{index}", item)
 
 
-def _says_nothing(value: Any) -> bool:
+def _parameters(eqn: Any) -> dict[str, Any]:
+    """The parameters of an equation as the oldest supported release of JAX calls them."""
+    params = dict(eqn.params)
+    if eqn.primitive.name == "scan":
+        params = {key: value for key, value in params.items() if key not in ("ft_in", "ft_out")}
+        params["num_consts"], params["num_carry"] = _compat.scan_sizes(eqn.params)
+    elif eqn.primitive.name == "composite" and "call_jaxpr" in params:
+        params["jaxpr"] = params.pop("call_jaxpr")
+    return params
+
+
+def _says_nothing(key: str, value: Any) -> bool:
     """Whether a parameter is at a value that every release may leave out."""
+    if key in USUAL:
+        return bool(value == USUAL[key])
     if isinstance(value, tuple | list):
-        return all(map(_says_nothing, value))
+        return all(_says_nothing("", item) for item in value)
     if value is None or value is False or _compat.is_unspecified_sharding(value):
         return True
+    if isinstance(value, enum.Enum):
+        return value.name == "AUTO"
     is_function = callable(value) and not isinstance(value, type)
     return is_function or hasattr(value, "call_wrapped") or getattr(value, "empty", None) is True
 

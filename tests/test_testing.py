@@ -77,7 +77,7 @@ def test_several_rules_and_control_flow():
         X,
         expect="""
         program(a:f32[3]):
-          count:~i32[], r:f32[3] = scan[length=3 num_carry=2 num_consts=0 unroll=1] 0:i32[] a
+          count:~i32[], r:f32[3] = scan[length=3 num_carry=2 num_consts=0] 0:i32[] a
             jaxpr(i:~i32[], c:f32[3]):
               next:~i32[] = add i 1:i32[]
               d:f32[3] = mul c 0.25:f32[]

@@ -134,6 +134,14 @@ def test_name_stacks_nest():
     assert _compat.name_stack(_compat.with_name_stack_prefix(sin.source_info, call.source_info)) == "outer/inner"
 
 
+def test_sizes_of_scans():
+    def fn(x):
+        return lax.scan(lambda c, row: ((c[0] + row * x[0], c[1] + 1), row), (x[0] * 2, 0), X)
+
+    eqn = jax.make_jaxpr(fn)(X).eqns[-1]
+    assert _compat.scan_sizes(eqn.params) == (1, 2)
+
+
 def test_shardings_that_say_nothing():
     (call,) = jax.make_jaxpr(lambda x: jax.jit(jnp.sin)(x))(X).eqns
     assert all(map(_compat.is_unspecified_sharding, call.params["in_shardings"]))

@@ -532,6 +532,14 @@ def test_bodies_over_references_are_not_entered():
     assert [r for r in graph.walk() if any("get" in n.name or "swap" in n.name for n in r.nodes())] == [graph]
 
 
+def test_the_only_body_of_a_node():
+    for fn in (in_jit, in_scan, in_remat, in_custom_jvp, in_composite):
+        (node,) = [n for n in graph_of(fn, X).nodes() if n.regions]
+        assert node.body.nodes()[-1].name in ("sin", "jit")
+    with pytest.raises(ValueError, match="too many values"):
+        _ = node_named(graph_of(in_cond, X), "cond").body
+
+
 # -- inlining ----------------------------------------------------------------------------------------------------------
 
 
