@@ -148,6 +148,8 @@ class Number(Pattern):
     def _equals(self, have: Any) -> bool:
         if self.tolerance:
             return bool(abs(complex(have) - self.value) <= self.tolerance * _epsilon(have.dtype) * abs(self.value))
+        if abs(complex(have) - self.value) > abs(self.value) / 2:  # farther than any rounding, and quick to see
+            return False
         want = _rounded(self.value, have.dtype)
         if want is None or have != want:
             return False
