@@ -218,7 +218,7 @@ class Choice:
     @property
     def gain(self) -> float:
         """How many times faster than the primitive itself."""
-        return self.direct_cost / self.cost if self.cost > 0 else 1.0
+        return 1.0 if self.form == DIRECT else self.direct_cost / self.cost if self.cost > 0 else math.inf
 
 
 class FormTable:

@@ -23,9 +23,16 @@ from ..core.timings import Timings
 from .forms.known import SplitForm, split
 
 
+DEEPEST = 3
+"""A form may be made of operations that have better forms themselves, and so on, this often."""
+
+
 @dataclasses.dataclass(frozen=True)
 class SelectForms(GraphPass):
     """Replaces operations by equivalent forms that the backend runs faster.
+
+    What a run may do to results is that of the loosest form it used; forms that the permitted numerics exclude are not
+    used.
 
     Attributes:
       only: forms to use, as ``primitive/form``; empty means all.
@@ -40,7 +47,6 @@ class SelectForms(GraphPass):
     least_gain: float = 1.03
 
     name: ClassVar[str] = "select-forms"
-    numerics: ClassVar[Numerics] = "reassociating"
 
     def apply(self, graph: Graph, context: PassContext) -> bool:
         """Replaces in every region; choices are reported as ``forms`` in the details."""
@@ -86,8 +92,8 @@ class _Selection:
         self.report: list[Mapping[str, Any]] = []
         self._choices: dict[Signature, tuple[Choice, Form | None, SplitForm | None]] = {}
 
-    def visit(self, region: Graph, node: Node) -> None:
-        """Replaces ``node`` when a form is faster."""
+    def visit(self, region: Graph, node: Node, depth: int = 1) -> None:
+        """Replaces ``node`` when a form is faster, and then the operations that the form consists of."""
         signature = Signature.of_node(node)
         known = self._choices.get(signature)
         if known is None:
@@ -99,6 +105,7 @@ class _Selection:
         operands = [value for index, value in enumerate(node.inputs) if index not in body.constants]
         for source in body.sources:
             operands.append(region.constant(next(prepared)) if source is None else node.inputs[source])
+        predecessor = node._prev
         outputs = region.insert_jaxpr(body.rest, operands, before=node, rule=f"form {form}", relocate=True)
         self.report.append(
             {
@@ -112,7 +119,11 @@ class _Selection:
         )
         for old, new in zip(node.outputs, outputs, strict=True):
             region.replace(old, new)
+        inserted = region.nodes_between(predecessor, node)
         region.erase(node)
+        for part in inserted:
+            if depth < DEEPEST and part.name in self.table.primitives:
+                self.visit(region, part, depth + 1)
 
     def _choose(self, signature: Signature, node: Node) -> tuple[Choice, Form | None, SplitForm | None]:
         choice = self.table.choose(signature, numerics=self.numerics, seconds=self.timings.of(signature))

@@ -22,6 +22,8 @@ def xlapass_forms() -> Mapping[str, Entry]:
         "convolution": Entry("xlapass.passes.forms.convolution:FORMS", "convolutions and their gradients"),
         "pooling": Entry("xlapass.passes.forms.pooling:FORMS", "windowed reductions"),
         "pooling-gradient": Entry("xlapass.passes.forms.pooling_gradient:FORMS", "derivatives of max pooling"),
+        "dots": Entry("xlapass.passes.forms.dots:FORMS", "matrix products"),
+        "top-k": Entry("xlapass.passes.forms.top_k:FORMS", "the largest few of short rows"),
         "extrema": Entry("xlapass.passes.forms.extrema:FORMS", "argmax and argmin"),
         "cumulative": Entry("xlapass.passes.forms.cumulative:FORMS", "cumulative sums, products and extremes"),
     }

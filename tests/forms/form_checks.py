@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -32,11 +32,13 @@ def run(fn: Any, operands: Iterable[jax.Array], params: Mapping[str, Any]) -> li
     return list(lowered.compile(compiler_options=FAST_COMPILATION)(*operands))
 
 
-def signature_for(primitive: Any, operands: Iterable[jax.Array], params: Mapping[str, Any]) -> Signature:
-    """The signature of a primitive applied to arrays."""
+def signature_for(
+    primitive: Any, operands: Iterable[jax.Array], params: Mapping[str, Any], constants: Collection[int] = ()
+) -> Signature:
+    """The signature of a primitive applied to arrays, some of which are constants."""
     operands = tuple(operands)
     results = jax.eval_shape(lambda *arrays: jax.tree.leaves(primitive.bind(*arrays, **params)), *operands)
-    return Signature.of(primitive.name, operands, results, params)
+    return Signature.of(primitive.name, operands, results, params, constants)
 
 
 def assert_forms_agree(
@@ -47,13 +49,14 @@ def assert_forms_agree(
     *,
     tolerance: float = 0.0,
     only: str | None = None,
+    constants: Collection[int] = (),
 ) -> list[Form]:
     """Every applicable form gives what the primitive gives: types, and values within ``tolerance`` of the largest one.
 
     Returns the forms that applied.
     """
     operands = tuple(operands)
-    signature = signature_for(primitive, operands, params)
+    signature = signature_for(primitive, operands, params, constants)
     if signature.is_empty:
         assert table.choose(signature).form == "direct"
         return []

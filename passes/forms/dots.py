@@ -1,0 +1,166 @@
+"""Matrix products: 16-bit operands, constant operands that lie the wrong way, and many small ones."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import primitives
+
+from ...core.forms import Form, Signature, direct_form
+from . import costs
+from .geometry import balanced, why_prescribed
+from .products import product
+
+CONVERSION_SECONDS = 1.2e-9
+"""Bringing one 16-bit element to 32 bits, as XLA:CPU does it for an operand that is not computed by a vector loop."""
+
+WIDEST_OPERAND = 2**28
+"""Bytes that a widened constant may take; a larger model would rather keep its memory."""
+
+MOST_DEPTH = 8
+MOST_OUTPUTS = 128
+"""Of one product of a batch that is written out."""
+
+LEAST_BATCH = 16
+"""Fewer products than this are not worth it."""
+
+TRANSPOSED_ROWS = (2, 16)
+"""For how many rows a constant that lies the wrong way is slower; for one row and for many it makes no difference."""
+
+SMALL_PRODUCT_SECONDS = 12e-9
+ODD_PRODUCT_SECONDS = 350e-9
+"""One product of a batch; those of 4 to 7 rows, depth and columns fall into a slow path."""
+
+
+def widened(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
+    """A product of 16-bit floats in 32 bits; the widening of a constant operand is done once."""
+    dtype = lhs.dtype if params["preferred_element_type"] is None else params["preferred_element_type"]
+    contract, batch = params["dimension_numbers"]
+    return product(lhs, rhs, contract, batch, dtype=dtype, precision=params["precision"])
+
+
+def turned(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
+    """A product of a matrix with a constant one, whose contracted dimension is brought to the front."""
+    (_, (axis,)), _ = params["dimension_numbers"]
+    (contract, _), batch = params["dimension_numbers"]
+    return lax.dot_general(
+        lhs,
+        jnp.moveaxis(rhs, axis, 0),
+        ((contract, (0,)), batch),
+        precision=params["precision"],
+        preferred_element_type=params["preferred_element_type"],
+    )
+
+
+def written_out(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
+    """Many small products as one loop: a sum, over the short depth, of columns times rows."""
+    (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = params["dimension_numbers"]
+    dtype = jnp.dtype(lhs.dtype if params["preferred_element_type"] is None else params["preferred_element_type"])
+    wide = jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4 else dtype
+    left, left_shape = _as_matrices(lhs, lhs_batch, lhs_contract)
+    right, right_shape = _as_matrices(rhs, rhs_batch, rhs_contract)
+    left, right = left.astype(wide), right.astype(wide)
+    terms = [left[:, :, None, k] * right[:, None, :, k] for k in range(left.shape[-1])]
+    batch = [lhs.shape[axis] for axis in lhs_batch]
+    return balanced(operator.add, terms).astype(dtype).reshape(*batch, *left_shape, *right_shape)
+
+
+def _as_matrices(operand: jax.Array, batch: Any, contract: Any) -> tuple[jax.Array, list[int]]:
+    """``[batch, free, depth]``, and the sizes of the free dimensions."""
+    free = [axis for axis in range(operand.ndim) if axis not in (*batch, *contract)]
+    sizes = [operand.shape[axis] for axis in free]
+    ordered = lax.transpose(operand, (*batch, *free, *contract))
+    count = math.prod(operand.shape[axis] for axis in batch)
+    return ordered.reshape(count, math.prod(sizes), -1), sizes
+
+
+def _matrix_sizes(signature: Signature) -> tuple[int, int, int, int]:
+    """Batch, rows, depth, columns."""
+    lhs, rhs = signature.operands
+    (lhs_contract, _), (lhs_batch, _) = signature.params["dimension_numbers"]
+    batch = math.prod(lhs.shape[axis] for axis in lhs_batch)
+    depth = math.prod(lhs.shape[axis] for axis in lhs_contract)
+    return batch, lhs.size // (batch * depth), depth, rhs.size // (batch * depth)
+
+
+def _why_not_float(signature: Signature, *, integers: bool = False) -> str | None:
+    dtypes = [jnp.dtype(o.dtype) for o in (*signature.operands, *signature.results)]
+    kinds = (jnp.floating, jnp.integer) if integers else (jnp.floating,)
+    for kind in kinds:
+        if all(jnp.issubdtype(dtype, kind) for dtype in dtypes):
+            return why_prescribed(signature)
+    return f"it has operands of type {signature.operands[0].dtype} and {signature.operands[1].dtype}"
+
+
+def _widened_applies(signature: Signature) -> str | None:
+    lhs, rhs = signature.operands
+    if not all(jnp.dtype(o.dtype).itemsize == 2 for o in (lhs, rhs)):
+        return f"its operands are {lhs.dtype} and {rhs.dtype}, not of 16 bits"
+    if not (lhs.constant or rhs.constant):
+        return "neither operand is a constant, and XLA widens the others itself"
+    if any(o.constant and 2 * o.bytes > WIDEST_OPERAND for o in (lhs, rhs)):
+        return "its constant would take too much memory"
+    return _why_not_float(signature)
+
+
+def _turned_applies(signature: Signature) -> str | None:
+    lhs, rhs = signature.operands
+    (_, contract), (batch, _) = signature.params["dimension_numbers"]
+    if batch or len(contract) != 1 or len(rhs.shape) != 2:
+        return "it is not a product with one matrix"
+    if not rhs.constant or contract[0] == 0:
+        return "its second operand is no constant that lies the wrong way"
+    rows = lhs.size // lhs.shape[signature.params["dimension_numbers"][0][0][0]]
+    if not TRANSPOSED_ROWS[0] <= rows <= TRANSPOSED_ROWS[1]:
+        return f"{rows} rows are as fast this way"
+    return _why_not_float(signature)
+
+
+def _written_applies(signature: Signature) -> str | None:
+    batch, rows, depth, columns = _matrix_sizes(signature)
+    if batch < LEAST_BATCH:
+        return f"{batch} products are fewer than {LEAST_BATCH}"
+    if depth > MOST_DEPTH or rows * columns > MOST_OUTPUTS:
+        return f"its products of depth {depth} with {rows * columns} outputs are too large"
+    return _why_not_float(signature, integers=True)
+
+
+def _direct_cost(signature: Signature) -> float:
+    batch, rows, depth, columns = _matrix_sizes(signature)
+    seconds = costs.dot(rows, depth, columns, batch)
+    if batch > 1:
+        odd = all(4 <= side <= 7 for side in (rows, depth, columns))
+        seconds += batch * (ODD_PRODUCT_SECONDS if odd else SMALL_PRODUCT_SECONDS)
+    for operand in signature.operands:
+        if operand.dtype in ("bfloat16", "float16"):
+            seconds += CONVERSION_SECONDS * operand.size
+    return seconds + (0.5 * seconds if _turned_applies(signature) is None else 0.0)
+
+
+def _widened_cost(signature: Signature) -> float:
+    batch, rows, depth, columns = _matrix_sizes(signature)
+    conversion = sum(CONVERSION_SECONDS * o.size for o in signature.operands if not o.constant)
+    return costs.dot(rows, depth, columns, batch) + conversion
+
+
+def _turned_cost(signature: Signature) -> float:
+    batch, rows, depth, columns = _matrix_sizes(signature)
+    return costs.dot(rows, depth, columns, batch)
+
+
+def _written_cost(signature: Signature) -> float:
+    batch, rows, depth, columns = _matrix_sizes(signature)
+    return costs.loop(signature.bytes, 30.0 * batch * rows * depth * columns)
+
+
+FORMS = (
+    direct_form(primitives.dot_general_p, _direct_cost),
+    Form("widened", "dot_general", widened, _widened_applies, _widened_cost),
+    Form("turned", "dot_general", turned, _turned_applies, _turned_cost),
+    Form("written-out", "dot_general", written_out, _written_applies, _written_cost),
+)

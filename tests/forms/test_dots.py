@@ -1,0 +1,87 @@
+"""Forms of matrix products against the primitive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from form_checks import assert_forms_agree, signature_for, small_integers
+from hypothesis import given
+from hypothesis import strategies as st
+from jax import lax
+from jax.extend.core import primitives
+from xlapass.core.forms import FormTable
+from xlapass.passes.forms.dots import FORMS
+
+TABLE = FormTable(FORMS)
+DOT = primitives.dot_general_p
+
+
+def params_for(dimensions: Any, preferred: Any = None, precision: Any = None) -> dict[str, Any]:
+    return {
+        "dimension_numbers": dimensions,
+        "precision": precision,
+        "preferred_element_type": None if preferred is None else np.dtype(preferred),
+        "out_sharding": None,
+    }
+
+
+@given(st.data())
+def test_every_form_equals_the_primitive(data: Any) -> None:
+    draw = data.draw
+    batch = draw(st.sampled_from([[], [3], [16], [4, 5]]))
+    depth = draw(st.lists(st.integers(0, 4), min_size=1, max_size=2))
+    left_free, right_free = (draw(st.lists(st.integers(1, 5), max_size=2)) for _ in range(2))
+    sides = []
+    for free in (left_free, right_free):
+        kinds = [("batch", i) for i in range(len(batch))] + [("depth", i) for i in range(len(depth))]
+        kinds += [("free", i) for i in range(len(free))]
+        order = draw(st.permutations(kinds))
+        sizes = {"batch": batch, "depth": depth, "free": free}
+        place = {kind: order.index(kind) for kind in kinds}
+        sides.append(
+            (
+                [sizes[kind][i] for kind, i in order],
+                tuple(place["depth", i] for i in range(len(depth))),
+                tuple(place["batch", i] for i in range(len(batch))),
+            )
+        )
+    (left, left_depth, left_batch), (right, right_depth, right_batch) = sides
+    dtype = draw(st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32]))
+    preferred = draw(st.sampled_from([None, jnp.int32 if dtype == jnp.int32 else jnp.float32]))
+    params = params_for(((left_depth, right_depth), (left_batch, right_batch)), preferred)
+    operands = small_integers(1, left, dtype), small_integers(2, right, dtype)
+    assert_forms_agree(TABLE, DOT, operands, params, constants=(1,))
+
+
+@pytest.mark.parametrize(
+    ("form", "lhs", "rhs", "dimensions", "dtype"),
+    [
+        ("widened", (3, 8), (8, 5), (((1,), (0,)), ((), ())), jnp.bfloat16),
+        ("turned", (3, 8), (5, 8), (((1,), (1,)), ((), ())), jnp.float32),
+        ("written-out", (20, 4, 3), (20, 3, 4), (((2,), (1,)), ((0,), (0,))), jnp.float32),
+    ],
+)
+def test_a_typical_signature_has_its_form(form: str, lhs: Any, rhs: Any, dimensions: Any, dtype: Any) -> None:
+    operands = small_integers(1, lhs, dtype), small_integers(2, rhs, dtype)
+    forms = assert_forms_agree(TABLE, DOT, operands, params_for(dimensions), constants=(1,))
+    assert form in {f.name for f in forms}
+
+
+def test_an_algorithm_that_is_asked_for_is_kept() -> None:
+    operands = jnp.zeros((20, 4, 3)), jnp.zeros((20, 3, 4))
+    params = params_for((((2,), (1,)), ((0,), (0,))), precision=lax.DotAlgorithmPreset.F32_F32_F32)
+    declined = TABLE.candidates(signature_for(DOT, operands, params))[1]
+    assert declined["written-out"].startswith("its precision")
+
+
+def test_only_constants_are_turned_and_widened() -> None:
+    operands = jnp.zeros((4, 8), jnp.bfloat16), jnp.zeros((5, 8), jnp.bfloat16)
+    params = params_for((((1,), (1,)), ((), ())))
+    signature = signature_for(DOT, operands, params)
+    assert TABLE.candidates(signature)[1]["widened"].startswith("neither operand is a constant")
+    assert TABLE.candidates(signature)[1]["turned"].startswith("its second operand is no constant")
+    found = TABLE.candidates(signature_for(DOT, operands, params, constants=(1,)))[0]
+    assert {form.name for form in found} == {"widened", "turned"}
