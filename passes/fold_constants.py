@@ -14,7 +14,7 @@ from jax.extend import core as jex_core
 
 from ..core import _compat
 from ..core.graph import Graph
-from ..core.instruments.numerics import UNFUSED
+from ..core.instruments.evaluation import UNFUSED
 from ..core.node import Node, Value
 from ..core.pass_ import GraphPass, PassContext
 from . import numpy_operations
@@ -127,11 +127,16 @@ def _foldable(graph: Graph, max_bytes: int, max_input_bytes: int) -> dict[Value,
         read, written = sum(map(_bytes, node.inputs)), sum(map(_bytes, node.outputs))
         if read > max_input_bytes or written > max(read, LARGEST_INTERMEDIATE):
             continue
-        if _multiplications(node) > MOST_MULTIPLICATIONS:
+        if _multiplications(node) > MOST_MULTIPLICATIONS or _crashes_xla(node):
             continue
         source = written if written <= max_bytes else min(sum(s for s in sources if s is not None), written)
         made_from.update(dict.fromkeys(node.outputs, source))
     return made_from
+
+
+def _crashes_xla(node: Node) -> bool:
+    """XLA without its simplifier crashes on a scatter into a scalar (seen with jaxlib 0.10.2)."""
+    return node.name.startswith("scatter") and not node.inputs[0].shape
 
 
 def _source_bytes(value: Value, made_from: Mapping[Value, int]) -> int | None:

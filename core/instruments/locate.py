@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 from jax.extend import core as jex_core
 
 from .. import _compat
 from ..program import Program
+from .evaluation import evaluator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +64,7 @@ def _values(program: Program, variables: Sequence[Any], flat: Sequence[Any]) -> 
     outvars = list(variables)
     debug_info = body.debug_info.with_unknown_names()
     wide = jex_core.Jaxpr(body.constvars, body.invars, outvars, body.eqns, body.effects, debug_info)
-    with jax.enable_x64(program.x64):
-        run = jax.jit(lambda consts, *args: _compat.eval_jaxpr(wide, consts, *args))
-        return list(run(program.jaxpr.consts, *flat))
+    return evaluator(program.replace(jaxpr=jex_core.ClosedJaxpr(wide, program.jaxpr.consts)))(flat)
 
 
 def _rewritten_operand(old_eqn: Any, new_eqn: Any, old: dict[Any, Any], after: Program) -> Place:

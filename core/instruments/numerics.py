@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,16 +14,10 @@ from ..errors import VerificationError
 from ..manager import Instrument, PassEvent
 from ..program import Program
 from ..rewrite import Numerics
+from .evaluation import UNFUSED as UNFUSED
+from .evaluation import evaluator
 from .inputs import verification_inputs
 from .locate import locate_difference
-
-UNFUSED: Mapping[str, Any] = {
-    "xla_disable_hlo_passes": "fusion,cpu-instruction-fusion,algsimp",
-    "xla_backend_optimization_level": 0,
-    "xla_allow_excess_precision": False,
-}
-"""XLA:CPU options under which every operation is rounded by itself. With fusion, the compiler contracts products and
-sums differently around every change, and even exact passes would differ in the last bit."""
 
 REASSOCIATING_TOLERANCE: Mapping[str, float] = {
     "float64": 1e-12,
@@ -79,18 +73,6 @@ def compare_programs(before: Program, after: Program, numerics: Numerics, *, see
             if error > allowed:
                 return Difference(output, name, error, allowed, flat)
     return None
-
-
-def evaluator(program: Program) -> Callable[[Sequence[Any]], list[Any]]:
-    """A function that runs ``program`` on flat inputs of one set of shapes, with every operation rounded by itself."""
-    compiled: list[Callable[..., list[Any]]] = []
-
-    def run(flat: Sequence[Any]) -> list[Any]:
-        if not compiled:
-            compiled.append(program.compile_flat(flat, UNFUSED))
-        return compiled[0](*flat)
-
-    return run
 
 
 def difference(want: Any, have: Any, numerics: Numerics) -> tuple[float, float]:
