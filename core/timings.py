@@ -10,6 +10,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,15 +29,27 @@ def this_environment() -> str:
     return f"{device.platform} {device.device_kind} x{os.cpu_count()} jax-{jax.__version__}"
 
 
+def timings_path(name: str) -> Path:
+    """The file that an option names: a path, or ``cache`` for the user's own file."""
+    if name != "cache":
+        return Path(name)
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "xlapass" / "timings.json"
+
+
 class Timings:
     """Seconds by signature and form, measured in one environment.
 
     Args:
       environment: where they were measured; by default here.
+
+    Attributes:
+      from_foreign_file: whether a file was read that holds something else, and must not be written over.
     """
 
     def __init__(self, environment: str | None = None) -> None:
         self.environment = environment if environment is not None else this_environment()
+        self.from_foreign_file = False
         self._all: dict[str, dict[str, dict[str, float]]] = {}
 
     def of(self, signature: Signature) -> Mapping[str, float] | None:
@@ -62,6 +75,7 @@ class Timings:
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
+            timings.from_foreign_file = True
             warnings.warn(f"the measured times in {os.fspath(path)} cannot be used: {error}", FormWarning, stacklevel=2)
         return timings
 
@@ -83,6 +97,7 @@ class Timings:
                 mine = self._all.setdefault(environment, {})
                 for key, forms in signatures.items():
                     mine[key] = forms | mine.get(key, {})
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": FORMAT, "seconds": self._all}, indent=1, sort_keys=True)
         write_atomically(path, (text + "\n").encode())
 

@@ -19,9 +19,8 @@ from ..core.options import suggestion
 from ..core.pass_ import GraphPass, PassContext
 from ..core.plugins import Registry
 from ..core.rewrite import Numerics
-from ..core.timings import Timings
+from ..core.timings import Timings, timings_path
 from .forms.known import SplitForm, split
-
 
 DEEPEST = 3
 """A form may be made of operations that have better forms themselves, and so on, this often."""
@@ -37,7 +36,8 @@ class SelectForms(GraphPass):
     Attributes:
       only: forms to use, as ``primitive/form``; empty means all.
       skip: forms not to use.
-      timings: a file of measured times, as ``tune`` writes it; without one, a static cost model decides.
+      timings: a file of measured times, as ``tune`` writes it, or ``cache`` for the user's own; without one, a static
+        cost model decides.
       least_gain: how many times faster a form must be to be used.
     """
 
@@ -51,8 +51,8 @@ class SelectForms(GraphPass):
     def apply(self, graph: Graph, context: PassContext) -> bool:
         """Replaces in every region; choices are reported as ``forms`` in the details."""
         table = form_table(context.registry, self.only, self.skip)
-        timings = Timings.read(self.timings) if self.timings else Timings()
-        selection = _Selection(table, timings, context.numerics, self.least_gain)
+        timings = Timings.read(timings_path(self.timings)) if self.timings else Timings()
+        selection = Selection(table, timings, context.numerics, self.least_gain)
         for region in graph.walk():
             for node in region.nodes():
                 if node.name in table.primitives and not node.effects:
@@ -81,14 +81,33 @@ def form_table(registry: Registry, only: tuple[str, ...] = (), skip: tuple[str, 
     )
 
 
-class _Selection:
-    """One run over a program; forms are traced once per signature."""
+class Selection:
+    """One run over a program; forms are traced once per signature.
 
-    def __init__(self, table: FormTable, timings: Timings, numerics: Numerics, least_gain: float) -> None:
+    Args:
+      table: the forms to choose from.
+      timings: measured times, which decide where there are some.
+      numerics: the loosest change that is permitted.
+      least_gain: how many times faster a form must be.
+      forced: forms, by signature, to use in any case.
+
+    Attributes:
+      report: one entry per replaced operation.
+    """
+
+    def __init__(
+        self,
+        table: FormTable,
+        timings: Timings,
+        numerics: Numerics = "lossy",
+        least_gain: float = 1.0,
+        forced: Mapping[Signature, Form] | None = None,
+    ) -> None:
         self.table = table
         self.timings = timings
         self.numerics = numerics
         self.least_gain = least_gain
+        self.forced = forced or {}
         self.report: list[Mapping[str, Any]] = []
         self._choices: dict[Signature, tuple[Choice, Form | None, SplitForm | None]] = {}
 
@@ -127,10 +146,11 @@ class _Selection:
 
     def _choose(self, signature: Signature, node: Node) -> tuple[Choice, Form | None, SplitForm | None]:
         choice = self.table.choose(signature, numerics=self.numerics, seconds=self.timings.of(signature))
-        if choice.form == DIRECT or choice.gain < self.least_gain:
+        form = self.forced.get(signature)
+        if form is None:
+            form = self.table.find(signature.primitive, choice.form) if choice.gain >= self.least_gain else None
+        if form is None or form.name == DIRECT:
             return choice, None, None
-        form = self.table.find(signature.primitive, choice.form)
-        assert form is not None
         body = traced(form, node)
         if body is None:
             return choice, None, None

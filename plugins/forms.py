@@ -9,8 +9,9 @@ from ..core.plugins import Entry, hookimpl
 
 @hookimpl
 def xlapass_passes() -> Mapping[str, Entry]:
-    """The pass that puts forms in the place of operations."""
+    """The pass that puts forms in the place of operations, and the one that measures them."""
     return {
+        "tune": Entry("xlapass.passes.tune:Tune", "measure forms on this machine, for select-forms"),
         "select-forms": Entry("xlapass.passes.select_forms:SelectForms", "say slow operations in a faster way"),
     }
 

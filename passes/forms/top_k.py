@@ -45,8 +45,9 @@ def largest_again(operand: jax.Array, *, k: int, axis: int) -> list[jax.Array]:
 
 def _ordered_keys(values: jax.Array) -> jax.Array:
     """Integers in the order that ``top_k`` gives floats: -0 below 0, NaN above infinity."""
-    bits = lax.bitcast_convert_type(values, jnp.int32)
-    return bits ^ (lax.shift_right_arithmetic(bits, jnp.int32(31)) & jnp.int32(0x7FFFFFFF))
+    bits: jax.Array = lax.bitcast_convert_type(values, jnp.int32)
+    mask: jax.Array = lax.shift_right_arithmetic(bits, jnp.int32(31)) & jnp.int32(0x7FFFFFFF)
+    return bits ^ mask
 
 
 def _from_keys(keys: jax.Array) -> jax.Array:
