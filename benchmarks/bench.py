@@ -28,7 +28,7 @@ from report import Measurement, Quartiles, Results, draw, notes, table, write_js
 from rich.console import Console
 
 # Float32 rounding, accumulated over the depth of these networks.
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,8 +41,6 @@ MODELS = {
     "unet": {},
 }
 
-SECONDS_PER_CASE = 8.0
-
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -164,7 +162,7 @@ def build(name: str) -> Case:
     return Case(model.fn, model.params, model.inputs)
 
 
-def run_times(case: Case) -> dict[str, np.ndarray]:
+def run_times(case: Case, seconds: float) -> dict[str, np.ndarray]:
     """Seconds of each call, by form.
 
     The forms take turns at being first, and each has its own copy of the weights: whoever comes second with the same
@@ -173,7 +171,7 @@ def run_times(case: Case) -> dict[str, np.ndarray]:
     calls = {form: dataclasses.replace(case, params=_copied(case.params)).compiled(form) for form in FORMS}
     samples: dict[str, list[float]] = {form: [] for form in FORMS}
     forms = list(FORMS)
-    end = time.perf_counter() + SECONDS_PER_CASE
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(samples["embedded"]) < 15:
         forms.append(forms.pop(0))
         for form in forms:
@@ -216,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="default: the operations, or with --models the models")
     parser.add_argument("--models", action="store_true", help="measure the models of the zoo")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long to run each case (default: 10)")
     parser.add_argument("--compile-only", choices=FORMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     names = options.cases or list(MODELS if options.models else OPERATIONS)
@@ -226,7 +225,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
         case = build(name)
-        times = run_times(case)
+        times = run_times(case, options.seconds)
         costs = [compile_cost_elsewhere(name, form) for form in FORMS]
         seconds = " -> ".join(f"{cost['seconds']:.2f}" for cost in costs)
         megabytes = " -> ".join(f"{cost['megabytes']:.0f}" for cost in costs)
