@@ -31,7 +31,8 @@ TRANSPARENT = frozenset({"copy", "copy_p", "convert_element_type", "reshape", "b
 _SPREADING = frozenset({"broadcast_in_dim", "reshape", "copy", "copy_p", "squeeze", "expand_dims"})
 """Primitives behind which a broadcast scalar is looked for."""
 
-_MAY_HIDE_A_SCALAR = TRANSPARENT | _SPREADING
+LOOKED_THROUGH = TRANSPARENT | _SPREADING
+"""All primitives that a pattern may look through without naming them."""
 
 
 class Attempt:
@@ -136,7 +137,7 @@ class Number(Pattern):
 
     def may_be(self, value: Value) -> bool:
         """Whether the value is a constant, or is looked through."""
-        return value.is_const or (value.producer is not None and value.producer.name in _MAY_HIDE_A_SCALAR)
+        return value.is_const or (value.producer is not None and value.producer.name in LOOKED_THROUGH)
 
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         have = scalar_of(value)
@@ -164,7 +165,7 @@ class ScalarVar(Pattern):
 
     def may_be(self, value: Value) -> bool:
         """Whether the value is a constant, or is looked through."""
-        return value.is_const or (value.producer is not None and value.producer.name in _MAY_HIDE_A_SCALAR)
+        return value.is_const or (value.producer is not None and value.producer.name in LOOKED_THROUGH)
 
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         inner = through_broadcasts(value)

@@ -15,7 +15,7 @@ import numpy as np
 from .errors import PassError, XlapassError
 from .graph import Graph
 from .node import Node, Value
-from .patterns import Attempt, Bindings, Either, Op, Var
+from .patterns import LOOKED_THROUGH, Attempt, Bindings, Either, Op, Pattern, Var
 
 Numerics = Literal["exact", "reassociating", "lossy"]
 """What a change may do to results: nothing (bit for bit), float rounding only, or more (precision, quantization)."""
@@ -184,10 +184,16 @@ class RewriteLog:
 
 
 class RuleIndex:
-    """Rules by the primitive at the root of their pattern."""
+    """Rules by the primitive at the root of their pattern.
+
+    Attributes:
+      rules: all of them.
+      depth: how many operations the deepest of their patterns has above each other.
+    """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
+        self.depth = max((_depth(rule.pattern) for rule in self.rules), default=0)
         self._by_root: dict[str, list[Rule]] = collections.defaultdict(list)
         for rule in self.rules:
             for name in rule.pattern.names:
@@ -196,6 +202,12 @@ class RuleIndex:
     def at(self, node: Node) -> Sequence[Rule]:
         """The rules whose root can be ``node``."""
         return self._by_root.get(node.name, ())
+
+
+def _depth(pattern: Pattern) -> int:
+    if isinstance(pattern, Op):
+        return 1 + max(map(_depth, pattern.operands or ()), default=0)
+    return max(map(_depth, pattern.choices), default=0) if isinstance(pattern, Either) else 0
 
 
 def find(graph: Graph, pattern: Op | Either) -> list[Match]:
@@ -211,25 +223,16 @@ def find(graph: Graph, pattern: Op | Either) -> list[Match]:
 def rewrite(graph: Graph, rules: RuleIndex, log: RewriteLog) -> bool:
     """Applies rules to one graph (not its regions) until none applies; returns whether anything changed.
 
-    Nodes are visited in order; after a rewrite, the new nodes and the users of the result are visited again. A pattern
-    looks further than that, so the graph is swept until a whole sweep changes nothing.
+    Nodes are visited in order; after a rewrite, the new nodes are visited again, and those after them whose patterns
+    reach as far as the change.
 
     Raises:
       PassError: rules undo each other without end, or a rule raised or answered nonsense.
     """
-    budget = REWRITES_PER_NODE * (len(graph.nodes()) + 1)
-    changed = False
-    while rewrites := _sweep(graph, rules, log, budget):
-        budget -= rewrites
-        changed = True
-    return changed
-
-
-def _sweep(graph: Graph, rules: RuleIndex, log: RewriteLog, budget: int) -> int:
-    """Visits every node, and again what rewrites touch; returns how many rewrites were made."""
     pending = collections.deque(graph.nodes())
     queued = set(map(id, pending))
-    rewrites = 0
+    budget = REWRITES_PER_NODE * (len(pending) + 1)
+    changed = False
     while pending:
         node = pending.popleft()
         queued.discard(id(node))
@@ -238,15 +241,16 @@ def _sweep(graph: Graph, rules: RuleIndex, log: RewriteLog, budget: int) -> int:
         touched = _rewrite_node(graph, node, rules, log)
         if touched is None:
             continue
-        rewrites += 1
-        if rewrites > budget:
+        changed = True
+        budget -= 1
+        if budget < 0:
             busiest = max(log.rules, key=lambda name: log.rules[name].hits)
             raise PassError(f"rules rewrite each other's results without end; the busiest is {busiest!r}")
         for other in touched:
             if other.alive and id(other) not in queued and other is not graph.terminator:
                 queued.add(id(other))
                 pending.append(other)
-    return rewrites
+    return changed
 
 
 def _rewrite_node(graph: Graph, node: Node, rules: RuleIndex, log: RewriteLog) -> list[Node] | None:
@@ -259,7 +263,7 @@ def _rewrite_node(graph: Graph, node: Node, rules: RuleIndex, log: RewriteLog) -
         start = time.perf_counter()
         try:
             match = _match(rule, node, statistics, log)
-            touched = None if match is None else _replace(graph, rule, match)
+            touched = None if match is None else _replace(graph, rule, match, rules.depth)
         except Exception as error:  # whatever a stranger's rule raised is reported with the rule and its place
             detail = error.message if isinstance(error, XlapassError) else f"{type(error).__name__}: {error}"
             where = node.where
@@ -291,16 +295,30 @@ def _match(rule: Rule, node: Node, statistics: RuleStatistics, log: RewriteLog) 
     return None
 
 
-def _replace(graph: Graph, rule: Rule, match: Match) -> list[Node]:
+def _replace(graph: Graph, rule: Rule, match: Match, depth: int) -> list[Node]:
     """Puts the replacement in place; returns the nodes to visit again."""
     root = match.root
     predecessor = root._prev
     values = rule.apply(match)
     if len(values) != len(root.outputs):
         raise PassError(f"the replacement returned {len(values)} values for {len(root.outputs)} results")
-    new_nodes = graph.nodes_between(predecessor, root)
-    touched = [*new_nodes, *(user for output in root.outputs for user in output.users)]
+    touched = [*graph.nodes_between(predecessor, root), *_users(root.outputs, depth)]
     for old, new in zip(root.outputs, values, strict=True):
         graph.replace(old, new)
     graph.erase_dead(root)
     return touched
+
+
+def _users(values: Sequence[Value], depth: int) -> list[Node]:
+    """The nodes from which a pattern of so many operations can see ``values``, near ones first."""
+    found: dict[Node, None] = {}
+    level = list(values)
+    for _ in range(depth):
+        above: list[Value] = []
+        for value in level:  # grows by what is looked through
+            for user in value.users:
+                if user not in found:
+                    found[user] = None
+                    (level if user.name in LOOKED_THROUGH else above).extend(user.outputs)
+        level = above
+    return list(found)

@@ -270,6 +270,20 @@ def test_a_pattern_sees_what_a_rewrite_changed_far_below_its_root():
     )
 
 
+def test_what_a_pattern_looks_through_adds_no_distance():
+    rules = [
+        Rule("tan-to-neg", op.tan(x), lambda x: -x),
+        Rule("neg-to-cos", op.neg(x), lambda x: jnp.cos(x)),
+        Rule("far", op.exp(op.cos(x)), lambda x: x * 5),
+    ]
+
+    def fn(a):
+        b = jnp.copy(jnp.copy(jnp.copy(jnp.tan(a))))
+        return jnp.exp(lax.reshape_p.bind(b, new_sizes=(3,), dimensions=None, sharding=None))
+
+    assert_becomes(rules, fn, "program(a:f32[3]):\n b:f32[3] = mul a 5.0:f32[]\n return b")
+
+
 def test_running_again_changes_nothing():
     graph, changed, _ = apply([double_negation, scale_twice], lambda a: lax.neg(lax.neg(a)) * 2 * 3)
     assert changed
