@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import zoo
-from xlapass.backends.xla.embedding import constants_to_embed
+from xlapass.core.embedding import constants_to_embed
 
 FORMS = ("arguments", "auto", "embedded")
 

@@ -14,6 +14,7 @@ from .driver import Plan, optimize, plan
 from .pipeline import PipelineLike
 from .plugins import Registry
 from .program import Program
+from .resident import ResidentFunction
 from .rewrite import Numerics
 from .tracing import trace
 
@@ -186,17 +187,10 @@ class _ResidentCall:
     def __init__(self, program: Program, dynamic: list[int], donated: list[int]) -> None:
         self.program = program
         self.dynamic = dynamic
-        self._consts = jax.device_put(tuple(program.jaxpr.consts))
-        donate = tuple(1 + dynamic.index(i) for i in donated)
-
-        def run(consts: Any, *flat: Any) -> list[Any]:
-            return program.function_of_constants(consts, *flat)
-
-        run.__name__ = program.name if program.name.isidentifier() else "main"
-        self._run = jax.jit(run, donate_argnums=donate)
+        self._run = ResidentFunction(program, donated=[dynamic.index(i) for i in donated])
 
     def __call__(self, leaves: list[Any]) -> Any:
-        flat = self._run(self._consts, *(leaves[i] for i in self.dynamic))
+        flat = self._run([leaves[i] for i in self.dynamic])
         return jax.tree_util.tree_unflatten(self.program.out_tree, flat)
 
 

@@ -14,16 +14,13 @@ from ...core.errors import CompileError, MissingDependencyError, UsageError
 from ...core.files import write_atomically
 from ...core.lowering import export, export_with_trees
 from ...core.program import Program
+from ...core.resident import ResidentFunction
 from ...core.target import Target
 from . import gpu_aot, stages
 from .devices import find_device
 
 LOCAL_GPU = "gpu"
 """Name of the target that stands for this machine's own GPU."""
-
-EMBED_LIMIT = 64 * 1024
-"""Constants of up to this many bytes in all are embedded by ``auto``: below it, passing them at every call costs more
-than they add to the executable."""
 
 
 class XlaArtifact(Artifact):
@@ -59,7 +56,7 @@ class XlaArtifact(Artifact):
         program = self.program
         if program.is_symbolic:  # JAX evaluates symbolic sizes inside an exported function only
             program = program.replace(exported=self._lowered_portably())
-        return XlaExecutable(program, self.device(), self.embeds, self.compiler_options)
+        return XlaExecutable(program, self.device(), self._embedded(), self.compiler_options)
 
     def device(self) -> jax.Device:
         """The local device of the target's platform."""
@@ -83,10 +80,10 @@ class XlaArtifact(Artifact):
         """Names the platform that is not here."""
         return None if self.has_device else f"this machine has no {self.target.platform} device"
 
-    @property
-    def embeds(self) -> bool:
-        """Whether constants become literals."""
-        return self.embed == "always" or (self.embed == "auto" and self.program.constant_bytes <= EMBED_LIMIT)
+    def _embedded(self) -> list[bool] | None:
+        """For each constant, whether it becomes a literal; None leaves the choice to what was measured."""
+        choices = {"always": True, "never": False}
+        return None if self.embed == "auto" else [choices[self.embed]] * len(self.program.jaxpr.consts)
 
     def stage(self, name: str) -> str:
         """The text of ``jaxpr``, ``stablehlo``, ``hlo``, ``llvm``, ``asm`` (CPU) or ``ptx`` (GPU)."""
@@ -140,7 +137,7 @@ class XlaArtifact(Artifact):
             return ()
         if self.target.name == LOCAL_GPU:
             return (
-                "not compiled to machine code: this machine has no GPU, and none was named (--device h100, for example). "
+                "not compiled to machine code: this machine has no GPU, and none was named (with --device h100, say). "
                 "The portable artifact is complete and compiles where it is loaded.",
             )
         try:
@@ -160,18 +157,13 @@ class XlaExecutable(Executable):
     Calling it takes and returns the structures that the program was traced with.
     """
 
-    def __init__(self, program: Program, device: jax.Device, embed: bool, options: Mapping[str, str]) -> None:
+    def __init__(
+        self, program: Program, device: jax.Device, embed: Sequence[bool] | None, options: Mapping[str, str]
+    ) -> None:
         self.program = program
         self.device = device
-        self._consts = () if embed else jax.device_put(tuple(program.jaxpr.consts), device)
-        evaluate = program.flat_function if embed else None
-
-        def run(consts: Any, *flat: Any) -> list[Any]:
-            return evaluate(*flat) if evaluate is not None else program.function_of_constants(consts, *flat)
-
-        run.__name__ = program.name if program.name.isidentifier() else "main"
-        donated = tuple(1 + i for i, donated in enumerate(program.donated) if donated)
-        self._run = jax.jit(run, donate_argnums=donated, compiler_options=dict(options) or None)
+        donated = [i for i, donated in enumerate(program.donated) if donated]
+        self._run = ResidentFunction(program, embed=embed, device=device, donated=donated, compiler_options=options)
 
     def __call__(self, *args: Any) -> Any:
         """Runs on arguments of the traced structure."""
@@ -181,7 +173,7 @@ class XlaExecutable(Executable):
     def run_flat(self, flat: Sequence[Any]) -> list[Any]:
         """Runs on flat inputs and returns flat outputs; checks nothing."""
         with jax.default_device(self.device), jax.enable_x64(self.program.x64):
-            return list(self._run(self._consts, *flat))
+            return self._run(flat)
 
     def lowered(self) -> jax.stages.Lowered:
         """The lowered computation at the program's types."""
@@ -192,7 +184,7 @@ class XlaExecutable(Executable):
             )
         with jax.default_device(self.device), jax.enable_x64(self.program.x64):
             try:
-                return self._run.lower(self._consts, *self.program.input_specs())
+                return self._run.lower(self.program.input_specs())
             except (ValueError, NotImplementedError) as error:
                 raise CompileError(
                     f"{self.program.name} cannot be lowered for {self.device.platform}: {error}"

@@ -17,8 +17,9 @@ class XlaBackend(Backend):
     """Compile with XLA.
 
     Attributes:
-      embed_constants: whether weights become literals of the executable. ``auto`` embeds small ones only; the others
-        are arguments that stay on the device, so that compile time and memory do not grow with them.
+      embed_constants: whether weights become literals of the executable. ``auto`` embeds small arrays and the kernels
+        of convolutions, which XLA lays out better when it knows them; the others are arguments that stay on the device,
+        so that compile time and memory do not grow with them.
       compiler_options: XLA options for this compilation, ``key:value`` pairs.
     """
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from xlapass.backends.xla import embedding
-from xlapass.backends.xla.embedding import SMALL_BYTES, constants_to_embed
+from xlapass.core.embedding import SMALL_BYTES, constants_to_embed
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 
