@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from xlapass.backends.xla import embedding
+from xlapass.core import embedding
 from xlapass.core.embedding import SMALL_BYTES, constants_to_embed
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
