@@ -9,8 +9,8 @@ multiplications by constants folds alike: layer scale, the scale of attention sc
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -46,7 +46,8 @@ class FoldBatchNorm(RewritePass):
         return super().apply(graph, context) or any(folded)
 
 
-PRODUCTS = ("conv_general_dilated", "dot_general")
+CONVOLUTION = ("conv_general_dilated",)
+PRODUCTS = (*CONVOLUTION, "dot_general")
 
 
 # -- constants that vary along few axes --------------------------------------------------------------------------------
@@ -150,32 +151,18 @@ def _dot_weights(node: Node) -> tuple[int, dict[int, int]]:
     return index, axes
 
 
-def _constant(match: Match, array: Array) -> Value:
-    return as_constants(match.graph, [array], [None])[0]
-
-
-def scaled(match: Match, node: Node, weights: Weights, factor: Array, divide: bool) -> Value:
-    """The product with its weights times ``factor``, or divided by it; ``factor`` is laid out as they are."""
-    inputs = list(node.inputs)
-    inputs[weights.index] = _constant(match, _scale(inputs[weights.index].numpy(), factor, divide))
-    return match.like(node, *inputs)
-
-
-def _scale(array: Array, factor: Array, divide: bool) -> Array:
+def _scale(array: Array, factor: Array, divide: bool) -> Array | None:
+    """Weights times a factor, or divided by it, rounded once; None where they would overflow."""
+    largest = max(abs(float(array.max(initial=0))), abs(float(array.min(initial=0))))
     with np.errstate(all="ignore"):
+        bound = np.abs(1 / factor.astype(np.float64) if divide else factor.astype(np.float64)).max(initial=0) * largest
+        if not bound <= float(jnp.finfo(array.dtype).max):
+            return None
         return np.asarray(array / factor if divide else array * factor, dtype=array.dtype)
 
 
-def _overflows(array: Array, factor: Array, divide: bool) -> bool:
-    """Whether the largest weight times the largest factor is no finite number any more."""
-    largest, factor = float(np.abs(array).max(initial=0)), np.abs(factor.astype(np.float64))
-    with np.errstate(all="ignore"):
-        bound = largest * (1 / factor if divide else factor).max(initial=0)
-    return not bound <= float(jnp.finfo(array.dtype).max)
-
-
-def _factor(match: Match) -> Array | str:
-    """What the weights of the node ``linear`` are to be multiplied by, or why they cannot be."""
+def _scaled_weights(match: Match) -> tuple[int, Array] | str:
+    """The operand of the node ``linear`` that the constant ``c`` scales and its new value, or why it cannot."""
     node: Node = match["linear"]
     weights, factor = weights_of(node), constant_of(match["c"])
     if isinstance(weights, str):
@@ -184,45 +171,78 @@ def _factor(match: Match) -> Array | str:
         return "the factor is not constant"
     if len(node.outputs[0].uses) > 1:
         return "the product is used elsewhere too"
-    laid = along(factor, weights.axes, len(node.inputs[weights.index].aval.shape))
-    if laid is None:
+    array = node.inputs[weights.index].numpy()
+    factor = along(factor, weights.axes, array.ndim)
+    if factor is None:
         return "the factor varies along more than the channels"
-    if _overflows(node.inputs[weights.index].numpy(), laid, match.root.name == "div"):
-        return "the weights would overflow"
-    return laid
+    scaled = _scale(array, factor, match.root.name == "div")
+    return (weights.index, scaled) if scaled is not None else "the weights would overflow"
 
 
-def _scaled_product(match: Match) -> Value:
-    weights, factor = weights_of(match["linear"]), _factor(match)
-    assert isinstance(weights, Weights) and not isinstance(factor, str)
-    return scaled(match, match["linear"], weights, factor, match.root.name == "div")
+# -- rules -------------------------------------------------------------------------------------------------------------
 
 
-def _can_scale(match: Match) -> str | None:
-    reason = _factor(match)
-    return reason if isinstance(reason, str) else None
+Plan = Callable[[], Value]
+"""Builds the replacement of a match."""
 
 
-# -- after a product ---------------------------------------------------------------------------------------------------
+def _rule(name: str, pattern: Op, plan: Callable[[Match], Plan | str]) -> Rule:
+    """A rule whose check makes the plan that the replacement carries out, or says why there is none."""
+
+    def check(match: Match) -> str | None:
+        made = plan(match)
+        if isinstance(made, str):
+            return made
+        match.bindings["plan"] = made
+        return None
+
+    return Rule(name, pattern, Build(lambda match: match["plan"]()), check, FoldBatchNorm.numerics)
 
 
-def _bias(match: Match) -> Array | None:
-    """The constant that the node ``shift`` adds."""
-    bias = constant_of(match["b"])
-    return bias if bias is None or match["shift"].name == "add" else np.negative(bias)
+def _constant(match: Match, array: Array) -> Value:
+    return as_constants(match.graph, [array], [None])[0]
 
 
-def _used_once(match: Match) -> str | None:
-    used = len(match["shift"].outputs[0].uses)
-    return None if used == 1 else "the sum is used elsewhere too"
+def _with_operand(match: Match, node: Node, index: int, array: Array) -> Value:
+    inputs = list(node.inputs)
+    inputs[index] = _constant(match, array)
+    return match.like(node, *inputs)
 
 
-def _combined(match: Match) -> Array | str:
-    """The bias after the root: scaled, or added to."""
-    first, second = _bias(match), constant_of(match["c"])
+def _plus(match: Match, value: Value, bias: Array) -> Value:
+    return match.trace(operator.add, value, _constant(match, bias))
+
+
+def _scale_product(match: Match) -> Plan | str:
+    scaled = _scaled_weights(match)
+    return scaled if isinstance(scaled, str) else lambda: _with_operand(match, match["linear"], *scaled)
+
+
+def _scale_sum(match: Match) -> Plan | str:
+    scaled, bias = _scaled_weights(match), _combined_bias(match)
+    if isinstance(scaled, str):
+        return scaled
+    if isinstance(bias, str):
+        return bias
+    return lambda: _plus(match, _with_operand(match, match["linear"], *scaled), bias)
+
+
+def _merge_biases(match: Match) -> Plan | str:
+    weights, bias = weights_of(match["linear"]), _combined_bias(match)
+    if isinstance(weights, str):
+        return weights
+    return bias if isinstance(bias, str) else lambda: _plus(match, match["linear"].outputs[0], bias)
+
+
+def _combined_bias(match: Match) -> Array | str:
+    """What the node ``shift`` adds, and then the root scales or adds to."""
+    if len(match["shift"].outputs[0].uses) > 1:
+        return "the sum is used elsewhere too"
+    first, second = constant_of(match["b"]), constant_of(match["c"])
     if first is None or second is None:
         return "the bias is not constant"
     with np.errstate(all="ignore"):
+        first = np.negative(first) if match["shift"].name == "sub" else first
         combine = {"mul": np.multiply, "div": np.divide, "add": np.add, "sub": np.subtract}[match.root.name]
         both = np.asarray(combine(first, second), dtype=first.dtype)
     if both.size > max(first.size, second.size):
@@ -230,43 +250,15 @@ def _combined(match: Match) -> Array | str:
     return both if np.isfinite(both).all() else "the bias would overflow"
 
 
-def _can_scale_sum(match: Match) -> str | None:
-    combined = _combined(match)
-    return combined if isinstance(combined, str) else _used_once(match) or _can_scale(match)
+def _add_nothing(match: Match) -> Plan | str:
+    bias, value = constant_of(match["c"]), match["linear"].outputs[0]
+    if bias is None or bias.any() or value.aval.shape != match.root.outputs[0].aval.shape:
+        return "it adds something"
+    return lambda: value
 
 
-def _can_merge(match: Match) -> str | None:
-    combined, weights = _combined(match), weights_of(match["linear"])
-    return next((reason for reason in (combined, weights) if isinstance(reason, str)), None) or _used_once(match)
-
-
-def _plus(match: Match, value: Value, bias: Array) -> Value:
-    return match.trace(jnp.add, value, _constant(match, bias))
-
-
-def _scaled_sum(match: Match) -> Value:
-    bias = _combined(match)
-    assert not isinstance(bias, str)
-    return _plus(match, _scaled_product(match), bias)
-
-
-def _merged_sum(match: Match) -> Value:
-    bias = _combined(match)
-    assert not isinstance(bias, str)
-    return _plus(match, match["linear"].outputs[0], bias)
-
-
-def _adds_zero(match: Match) -> str | None:
-    bias = constant_of(match["c"])
-    same_shape = match["linear"].outputs[0].aval.shape == match.root.outputs[0].aval.shape
-    return None if same_shape and bias is not None and not bias.any() else "it adds something"
-
-
-# -- before a convolution ----------------------------------------------------------------------------------------------
-
-
-def _before(match: Match) -> tuple[Weights, Array] | str:
-    """The weights, and the constant before the convolution laid out along them."""
+def _channels_before(match: Match) -> Array | str:
+    """The constant before a convolution, as one number per input channel, laid out along the weights."""
     node: Node = match.root
     weights, constant = weights_of(node), constant_of(match["c"])
     if isinstance(weights, str):
@@ -279,11 +271,8 @@ def _before(match: Match) -> tuple[Weights, Array] | str:
         return "what is convolved is used elsewhere too"
     if _is_normalization(match["x"].producer):
         return "it belongs to a normalization, which other passes recognize"
-    numbers = node.params["dimension_numbers"]
-    channels = along(constant, {numbers.lhs_spec[1]: 0}, 1)
-    if channels is None:
-        return "it varies along more than the channels"
-    return weights, _over_inputs(node, channels)
+    channels = along(constant, {node.params["dimension_numbers"].lhs_spec[1]: 0}, 1)
+    return _over_inputs(node, channels) if channels is not None else "it varies along more than the channels"
 
 
 def _is_normalization(node: Node | None) -> bool:
@@ -292,7 +281,7 @@ def _is_normalization(node: Node | None) -> bool:
 
 
 def _over_inputs(node: Node, channels: Array) -> Array:
-    """One number per input channel, along the weights: those of a group see the channels of that group only."""
+    """The weights of a group see the channels of that group only."""
     spec, groups = node.params["dimension_numbers"].rhs_spec, node.params["feature_group_count"]
     kernel = node.inputs[1].aval.shape
     outputs, inputs = kernel[spec[0]], kernel[spec[1]]
@@ -303,71 +292,40 @@ def _over_inputs(node: Node, channels: Array) -> Array:
     return (table if spec[0] < spec[1] else table.T).reshape(shape)
 
 
-def _can_scale_input(match: Match) -> str | None:
-    before = _before(match)
-    if isinstance(before, str):
-        return before
-    _, factor = before
-    overflows = _overflows(match.root.inputs[1].numpy(), factor, match["before"].name == "div")
-    return "the weights would overflow" if overflows else None
+def _scale_input(match: Match) -> Plan | str:
+    channels = _channels_before(match)
+    if isinstance(channels, str):
+        return channels
+    kernel = _scale(match.root.inputs[1].numpy(), channels, match["before"].name == "div")
+    if kernel is None:
+        return "the weights would overflow"
+    return lambda: match.like(match.root, match["x"], _constant(match, kernel))
 
 
-def _scaled_input(match: Match) -> Value:
-    before = _before(match)
-    assert not isinstance(before, str)
-    _, factor = before
-    kernel = _constant(match, _scale(match.root.inputs[1].numpy(), factor, match["before"].name == "div"))
-    return match.like(match.root, match["x"], kernel)
-
-
-def _can_shift_input(match: Match) -> str | None:
-    padding = match.root.params["padding"]
-    if any(amount != 0 for pair in padding for amount in pair) or set(match.root.params["lhs_dilation"]) - {1}:
+def _shift_input(match: Match) -> Plan | str:
+    padding, dilation = match.root.params["padding"], match.root.params["lhs_dilation"]
+    if any(amount != 0 for pair in padding for amount in pair) or any(step != 1 for step in dilation):
         return "padding is added after the shift, and is not shifted"
-    before = _before(match)
-    return before if isinstance(before, str) else None
-
-
-def _shifted_input(match: Match) -> Value:
-    before = _before(match)
-    assert not isinstance(before, str)
-    _, shift = before
+    channels = _channels_before(match)
+    if isinstance(channels, str):
+        return channels
     kernel, numbers = match.root.inputs[1].numpy(), match.root.params["dimension_numbers"]
     others = tuple(axis for axis in range(kernel.ndim) if axis != numbers.rhs_spec[0])
-    bias = (kernel.astype(np.float64) * shift.astype(np.float64)).sum(axis=others)
+    bias = (kernel.astype(np.float64) * channels.astype(np.float64)).sum(axis=others)
     shape = [1] * kernel.ndim
-    shape[numbers.out_spec[1]] = math.prod(bias.shape)
+    shape[numbers.out_spec[1]] = bias.size
     bias = (bias if match["before"].name == "add" else -bias).astype(kernel.dtype).reshape(shape)
-    return _plus(match, match.like(match.root, match["x"], match.root.inputs[1]), bias)
+    return lambda: _plus(match, match.like(match.root, match["x"], match.root.inputs[1]), bias)
 
 
 _linear = Op(PRODUCTS, name="linear")
 _shifted = Op(("add", "sub"), (_linear, b), name="shift")
-_convolved = ("conv_general_dilated",)
 
 RULES = [
-    Rule("scale-weights", Op(("mul", "div"), (_linear, c)), Build(_scaled_product), _can_scale, "reassociating"),
-    Rule("scale-biased", Op(("mul", "div"), (_shifted, c)), Build(_scaled_sum), _can_scale_sum, "reassociating"),
-    Rule("merge-biases", Op(("add", "sub"), (_shifted, c)), Build(_merged_sum), _can_merge, "reassociating"),
-    Rule(
-        "no-bias",
-        Op(("add", "sub"), (_linear, c)),
-        Build(lambda match: match["linear"].outputs[0]),
-        _adds_zero,
-        "reassociating",
-    ),
-    Rule(
-        "scale-before",
-        Op(_convolved, (Op(("mul", "div"), (x, c), name="before"), var("w"))),
-        Build(_scaled_input),
-        _can_scale_input,
-        "reassociating",
-    ),
-    Rule(
-        "shift-before",
-        Op(_convolved, (Op(("add", "sub"), (x, c), name="before"), var("w"))),
-        Build(_shifted_input),
-        _can_shift_input,
-        "reassociating",
-    ),
+    _rule("scale-weights", Op(("mul", "div"), (_linear, c)), _scale_product),
+    _rule("scale-biased", Op(("mul", "div"), (_shifted, c)), _scale_sum),
+    _rule("merge-biases", Op(("add", "sub"), (_shifted, c)), _merge_biases),
+    _rule("no-bias", Op(("add", "sub"), (_linear, c)), _add_nothing),
+    _rule("scale-before", Op(CONVOLUTION, (Op(("mul", "div"), (x, c), name="before"), var("w"))), _scale_input),
+    _rule("shift-before", Op(CONVOLUTION, (Op(("add", "sub"), (x, c), name="before"), var("w"))), _shift_input),
 ]

@@ -10,12 +10,13 @@ from jax.extend import core as jex_core
 from ..program import Program
 
 UNFUSED: Mapping[str, Any] = {
-    "xla_disable_hlo_passes": "fusion,cpu-instruction-fusion,algsimp",
+    "xla_disable_hlo_passes": "fusion,cpu-instruction-fusion,constant_folding,algsimp",
     "xla_backend_optimization_level": 0,
     "xla_allow_excess_precision": False,
 }
 """XLA:CPU options under which every operation is rounded by itself. With fusion, the compiler contracts products and
-sums differently around every change, and even exact passes would differ in the last bit."""
+sums differently around every change, and even exact passes would differ in the last bit; and what it computes itself,
+from constants, it rounds otherwise than the code that it generates."""
 
 
 def evaluator(program: Program) -> Callable[[Sequence[Any]], list[Any]]:
@@ -34,7 +35,7 @@ def unfused_options(jaxpr: jex_core.Jaxpr) -> dict[str, Any]:
     """`UNFUSED`, with XLA's simplifier left on for a program that scatters into a scalar: without it XLA crashes."""
     options = dict(UNFUSED)
     if _scatters_into_scalar(jaxpr):
-        options["xla_disable_hlo_passes"] = "fusion,cpu-instruction-fusion"
+        options["xla_disable_hlo_passes"] = "fusion,cpu-instruction-fusion,constant_folding"
     return options
 
 

@@ -155,6 +155,12 @@ def test_random_effectful_and_endless_operations_stay(fn):
     assert_unchanged("fold-constants", fn, X)
 
 
+def test_scatters():
+    assert folded(lambda x: x + jnp.zeros(3).at[1].add(2.0), X) == ["add"]
+    into_scalar = PassManager("fold-constants").run(trace(lambda x: x * jnp.asarray(1.0).at[()].set(3.0), X))
+    assert "scatter" in operations(into_scalar)
+
+
 def test_random_numbers_of_a_known_key_stay():
     assert "random_bits" in folded(lambda x: x + jax.random.uniform(jax.random.key(0), (3,)), X)
 
