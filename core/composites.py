@@ -17,7 +17,7 @@ from jax.extend import core as jex_core
 from . import _compat
 from .errors import UsageError
 from .node import REGION_PARAMS, Node, Value
-from .patterns import through_no_ops
+from .patterns import element_of, through_no_ops
 from .plugins import Registered, Registry
 from .rewrite import Match, Numerics, Rule
 from .target import Target
@@ -55,8 +55,9 @@ class Composite:
     def outline(self, match: Match, operands: Mapping[str, Any], **attributes: Any) -> Any:
         """Moves the equations that a rule matched into the body of a composite, as they are.
 
-        So nothing is lost by recognising: opening the composite gives back the very operations that were there. A
-        composite among them stays one, unless it is of the same name: then it grows.
+        So nothing is lost by recognising: opening the composite gives back the very operations that were there (and
+        broadcasts in place of arrays of one number). A composite among them stays one, unless it is of the same name:
+        then it grows.
 
         Args:
           match: the rule's match.
@@ -159,7 +160,7 @@ def _outlined(match: Match, operands: Sequence[Value], grows: str) -> Callable[.
     atoms: dict[int, Any] = {id(through_no_ops(o)): var for o, var in zip(operands, invars, strict=True)}
     eqns: list[jex_core.JaxprEqn] = []
     for node in inner_nodes(match.root, operands):
-        inputs = [_atom(value, atoms) for value in node.inputs]
+        inputs = [_atom(value, atoms, eqns) for value in node.inputs]
         if node.name == "composite" and node.params["name"] == grows:
             results = _copied(node.params["jaxpr"], inputs, eqns)
         elif node.name in REGION_PARAMS and node.name != "composite":
@@ -198,13 +199,18 @@ def _copied(closed: jex_core.ClosedJaxpr, inputs: list[Any], eqns: list[jex_core
     return [atom(old) for old in closed.jaxpr.outvars]
 
 
-def _atom(value: Value, atoms: Mapping[int, Any]) -> Any:
+def _atom(value: Value, atoms: Mapping[int, Any], eqns: list[jex_core.JaxprEqn]) -> Any:
     known = atoms.get(id(value)) or atoms.get(id(through_no_ops(value)))
     if known is not None:
         return known
-    if not value.is_const:
+    if value.is_const and not value.shape:
+        return jex_core.Literal(value.const, value.aval)
+    number = element_of(value)
+    if number is None:
         raise ValueError(f"the matched operations read {value!r}, which is not among the operands")
-    return jex_core.Literal(value.const, value.aval)
+    # JAX would make an operand of an array that a composite closes over.
+    full = jax.make_jaxpr(lambda: jax.lax.full(value.shape, number, value.dtype))()
+    return _copied(full, [], eqns)[0]
 
 
 # -- composites in the registry --------------------------------------------------------------------------------------

@@ -360,6 +360,15 @@ def scalar_of(value: Value) -> Any:
     return inner.numpy().reshape(())[()]
 
 
+def element_of(value: Value) -> np.ndarray[Any, Any] | None:
+    """The number that every element of a constant is, NaN counted as one; None when there is no such."""
+    if not value.is_const or not _is_numeric(value.dtype) or np.size(value.const) == 0:
+        return None
+    array = value.numpy()
+    first = array.reshape(-1)[:1].reshape(())
+    return first if np.array_equal(array, np.broadcast_to(first, array.shape), equal_nan=True) else None
+
+
 def same_value(a: Value, b: Value) -> bool:
     """Whether two values are surely equal: one value behind no-ops, or the same bits of a scalar constant."""
     a, b = through_no_ops(a), through_no_ops(b)

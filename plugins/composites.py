@@ -29,6 +29,7 @@ def xlapass_composites() -> Mapping[str, Entry]:
         "xlapass.gelu": Entry(f"{here}.gelu:GELU", "x * normal_cdf(x), exact or by tanh"),
         "xlapass.silu": Entry(f"{here}.silu:SILU", "x * sigmoid(x)"),
         "xlapass.softmax": Entry(f"{here}.softmax:SOFTMAX", "normalized exponentials"),
+        "xlapass.attention": Entry(f"{here}.attention:ATTENTION", "softmax(scale * q . k + masks) . v"),
         "xlapass.layer_norm": Entry(f"{here}.layer_norm:LAYER_NORM", "zero mean and unit variance along axes"),
         "xlapass.rms_norm": Entry(f"{here}.rms_norm:RMS_NORM", "unit mean square along axes"),
         "xlapass.group_norm": Entry(f"{here}.group_norm:GROUP_NORM", "layer norm of groups of channels"),

@@ -15,9 +15,8 @@ from typing import Any
 
 from ...core.composites import inner_nodes
 from ...core.node import Node, Value
-from ...core.patterns import through_no_ops
+from ...core.patterns import element_of, through_no_ops
 from ...core.rewrite import Match
-from .spelling import element_of
 
 ELEMENTWISE = frozenset(
     {"abs", "add", "add_any", "convert_element_type", "copy", "copy_p", "div", "exp", "integer_pow", "is_finite", "log",

@@ -79,7 +79,7 @@ def _over_groups(match: Match) -> dict[str, Any] | str:
         return "its statistics are not of groups of channels of each example"
     (axis,) = read.divided
     channel = read.parts_along((axis,))
-    if len(channel) != 2 or channel[0] in read.alignment.reductions[0]:
+    if len(channel) != 2 or channel[0] is None or channel[0] in read.alignment.reductions[0]:
         return "its groups are not of neighbouring channels"
     if "scale" in match.bindings and read.parts("scale") != channel:
         return "its scale does not lie along the channels"

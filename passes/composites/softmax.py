@@ -10,10 +10,8 @@ import numpy as np
 
 from ...core.composites import Composite
 from ...core.node import Node
-from ...core.patterns import Pattern, op, var
+from ...core.patterns import Op, Pattern, op, var
 from ...core.rewrite import Match, Rule
-
-_x = var("x")
 
 
 def softmax(x: jax.Array, *, axis: int) -> jax.Array:
@@ -37,9 +35,12 @@ def _spread(reduced: Pattern, name: str) -> Pattern:
     return spread | op.convert_element_type(spread) | op.stop_gradient(spread)
 
 
-_maximum = op.reduce_max(_x, name="max")
-_exponentials = op.exp(op.sub(_x, _spread(_maximum | op.max(-np.inf, _maximum), "max_spread")))
-_sum = op.reduce_sum(_exponentials | op.convert_element_type(_exponentials), name="sum")
+def softmax_of(x: Pattern) -> Op:
+    """The stable softmax of ``x``; its reductions are bound as ``max`` and ``sum``, their spreads as ``*_spread``."""
+    maximum = op.reduce_max(x, name="max")
+    exponentials = op.exp(op.sub(x, _spread(maximum | op.max(-np.inf, maximum), "max_spread")))
+    total = op.reduce_sum(exponentials | op.convert_element_type(exponentials), name="sum")
+    return op.div(exponentials, _spread(total, "sum_spread"))
 
 
 def _check(match: Match) -> str | None:
@@ -69,6 +70,6 @@ def _fused(x: jax.Array, match: Match) -> jax.Array:
 SOFTMAX = Composite(
     "xlapass.softmax",
     softmax,
-    rules=(Rule("softmax", op.div(_exponentials, _spread(_sum, "sum_spread")), _fused, _check),),
+    rules=(Rule("softmax", softmax_of(var("x")), _fused, _check),),
 )
 """``SOFTMAX(x, axis=...)``."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ...core.composites import Composite, attributes_of
 from ...core.node import Node, Value
@@ -20,6 +19,7 @@ from ...core.patterns import (
     Op,
     Pattern,
     ScalarVar,
+    element_of,
     number,
     op,
     through_broadcasts,
@@ -93,6 +93,11 @@ def is_regrouping(node: Node) -> bool:
     return node.name == "reshape" or is_widening(node)
 
 
+def is_rearrangement(node: Node) -> bool:
+    """Whether it only puts dimensions in another order, or takes away some of size one."""
+    return node.name in ("transpose", "squeeze")
+
+
 def is_movement(node: Node) -> bool:
     """Whether it only rearranges or rounds floats."""
     if node.name == "convert_element_type":
@@ -147,15 +152,6 @@ class Filled(Pattern):
         aval = jax.core.ShapedArray((), constant.dtype, weak_type=constant.aval.weak_type)
         scalar_value = Value(aval, const=number, is_literal=True)
         yield from ScalarVar(self.name).matches(scalar_value, bindings, attempt, depth)
-
-
-def element_of(value: Value) -> np.ndarray[Any, Any] | None:
-    """The number that every element of a constant is, NaN counted as one number; None when there is no such."""
-    if not value.is_const or not isinstance(value.dtype, np.dtype) or np.size(value.const) == 0:
-        return None
-    array = value.numpy()
-    first = array.reshape(-1)[:1].reshape(())
-    return first if np.array_equal(array, np.broadcast_to(first, array.shape), equal_nan=True) else None
 
 
 def composite_of(name: str, *operands: Pattern, binds: str | None = None) -> Op:

@@ -6,16 +6,20 @@ by name. Where the operator, the opset or the runtime's kernel does not fit, the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx_ir as ir
 
 from ....core.composites import decode_attributes
 from .. import kernels
 from ..context import Context
-from ..operand import Operand, is_float, stored_type
+from ..operand import Operand, is_bool, is_float, stored_type
+from .attention import attention
 from .elementwise import emit
 
 _T = ir.DataType
@@ -27,7 +31,7 @@ Form = Callable[..., Any]
 def whole(ctx: Context, eqn: Any, operands: tuple[Operand, ...]) -> list[Any] | None:
     """The results of the ONNX operator for a composite, or None when its decomposition is to be used."""
     form = FORMS.get(str(eqn.params["name"]).rsplit(".", 1)[-1])
-    if form is None or not all(is_float(x.dtype) for x in operands):
+    if form is None or not all(is_float(x.dtype) or is_bool(x.dtype) for x in operands):
         return None
     result = form(ctx, eqn, decode_attributes(eqn.params["attributes"]), *operands)
     if result is None:
@@ -103,12 +107,13 @@ def normalization(op_type: str) -> Form:
 
     def form(ctx: Context, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
         first = _first_axis(attributes.get("axis", -1), x.rank)
-        limit = 2 if op_type == "LayerNormalization" else 1
-        if first is None or len(rest) > limit or not fits(ctx, op_type, x):
+        if first is None or len(rest) > 2 or not fits(ctx, op_type, x):
             return None
-        if any(r.dtype != x.dtype for r in rest) or eqn.aval.dtype != x.dtype:
-            return None
+        dtype = functools.reduce(jnp.promote_types, (r.dtype for r in rest), x.dtype)
+        x, rest = ctx.convert(x, dtype), tuple(ctx.convert(r, dtype) for r in rest)
         shape = x.shape[first:]
+        bias = rest[1:] if op_type == "RMSNormalization" else ()  # which has none
+        rest = rest[: len(rest) - len(bias)]
         scales = [_of_shape(ctx, r, shape) for r in rest]
         if any(s is None for s in scales):
             return None
@@ -116,7 +121,9 @@ def normalization(op_type: str) -> Form:
             scales = [ctx.full(ctx.convert(_ones(ctx, shape), x.dtype))]
         epsilon = float(attributes.get("epsilon", 1e-5))
         value = ctx.op(op_type, ctx.full(x), *scales, axis=first, epsilon=epsilon)
-        return ctx.result(value, eqn.aval)
+        for b in bias:
+            value = ctx.op("Add", value, ctx.value(b))
+        return ctx.convert(ctx.result(value, jax.core.ShapedArray(x.shape, dtype)), eqn.aval.dtype)
 
     return form
 
@@ -140,23 +147,6 @@ def _of_shape(ctx: Context, x: Operand, shape: Any) -> ir.Value | None:
 
         x = reshape_to(ctx, typed(x.shape[x.rank - len(shape) :], x.dtype), x)
     return ctx.full(x) if x.shape == tuple(shape) else None
-
-
-def attention(
-    ctx: Context, eqn: Any, attributes: Mapping[str, Any], q: Operand, k: Operand, v: Operand, *rest: Operand
-) -> Any:
-    """Scaled dot-product attention on (batch, heads, length, depth): ``scale``, ``is_causal``, an additive mask."""
-    if not fits(ctx, "Attention", q) or np.dtype(q.dtype) == np.float64 or len(rest) > 1:
-        return None
-    if attributes.get("layout", "bhld") != "bhld" or any(x.rank != 4 for x in (q, k, v)):
-        return None
-    options: dict[str, Any] = {}
-    if attributes.get("scale") is not None:
-        options["scale"] = float(attributes["scale"])
-    if attributes.get("is_causal") or attributes.get("causal"):
-        options["is_causal"] = 1
-    inputs = [ctx.full(x) for x in (q, k, v, *rest)]
-    return ctx.result(ctx.op("Attention", *inputs, typed=(0, 1, 2), **options), eqn.aval)
 
 
 #: Last part of a composite's name -> its ONNX form.
