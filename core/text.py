@@ -224,6 +224,8 @@ def _float_text(number: np.ndarray[Any, Any]) -> str:
     """The shortest decimal form that gives the same number of its dtype; small float types print as they like."""
     for digits in range(1, 18):
         short = float(f"{float(number):.{digits}g}")
-        if np.asarray(short).astype(number.dtype) == number:
+        with np.errstate(over="ignore"):  # the largest numbers, rounded up
+            same = np.asarray(short).astype(number.dtype) == number
+        if same:
             return repr(short)
     return repr(float(number))

@@ -16,7 +16,15 @@ INTEGERS = ("int8", "int16", "int32", "uint8", "uint32")
 WIDE = ("float64", "int64")
 DTYPES = ("bool", *INTEGERS, *FLOATS)
 
-DOES_NOT_FIT = (TypeError, ValueError, NotImplementedError, IndexError, ZeroDivisionError, jax.errors.JAXTypeError)
+DOES_NOT_FIT = (
+    TypeError,
+    ValueError,
+    NotImplementedError,
+    IndexError,
+    ZeroDivisionError,
+    jax.errors.InconclusiveDimensionOperation,
+    jax.errors.JAXTypeError,
+)
 """What JAX raises when a drawn step does not suit its operands: an argmax of nothing, an undecidable size."""
 
 

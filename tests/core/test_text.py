@@ -61,6 +61,14 @@ def test_small_dtypes_keys_and_nothing():
     )
 
 
+def test_numbers_are_as_short_as_their_dtype_allows():
+    largest = np.finfo(np.float32).max
+    fn = lambda x: (x * largest, x * -largest, x * 1e-7, x * float("nan"), x * np.inf, x * -0.0, x * (1 / 3))  # noqa: E731
+    text = program_text(trace(fn, X))
+    for number in ("3.4028235e+38:", " -3.4028235e+38:", "1e-07:", "nan:", "inf:", "-0.0:", "0.33333334:"):
+        assert number in text
+
+
 def test_symbolic_sizes():
     program = trace(lambda x: x.reshape(-1), X, dynamic="rows, cols")
     assert program_text(program) == canonical_text(
