@@ -50,10 +50,10 @@ def verification_inputs(program: Program, *, special: bool, seed: int = 0) -> li
     for kind in ("zeros", "magnitudes"):
         sets.append((f"{kind} inputs", [_draw(a, s, rng, kind) for a, s in _shapes(program)]))
     if special:
-        rounds = [_special_rounds(a, s, rng) for a, s in _shapes(program)]
         few = sum(math.prod(s) for _, s in _shapes(program)) <= FEW_ELEMENTS
-        for index in range(SPECIAL_ROUNDS if few else 1):
-            sets.append((f"special inputs {index}", [arrays[index] for arrays in rounds]))
+        columns = [_special_rounds(a, s, rng, SPECIAL_ROUNDS if few else 1) for a, s in _shapes(program)]
+        for index, flat in enumerate(zip(*columns, strict=True)):
+            sets.append((f"special inputs {index}", list(flat)))
     return sets
 
 
@@ -104,18 +104,22 @@ def _floats(shape: tuple[int, ...], rng: np.random.Generator, kind: str) -> np.n
     return np.asarray(values * 10.0 ** rng.integers(-3, 3, shape) if kind == "magnitudes" else values)
 
 
-def _special_rounds(aval: Any, shape: tuple[int, ...], rng: np.random.Generator) -> list[Any]:
+def _special_rounds(aval: Any, shape: tuple[int, ...], rng: np.random.Generator, count: int) -> list[Any]:
     """One array per round: each element goes through the special values of its type in an order of its own."""
     pool = _special_values(aval.dtype)
     if pool is None:
-        return [_draw(aval, shape, rng, "normal") for _ in range(SPECIAL_ROUNDS)]
-    orders = rng.permuted(np.tile(np.arange(SPECIAL_ROUNDS), (*shape, 1)), axis=-1)
-    with np.errstate(over="ignore"):
-        rounds = [np.asarray(_draw(aval, shape, rng, "normal")) for _ in range(SPECIAL_ROUNDS)]
-        for index, array in enumerate(rounds):
-            order = orders[..., index]
-            special = order < len(pool)
-            rounds[index] = np.where(special, pool[np.minimum(order, len(pool) - 1)], array).astype(aval.dtype)
+        return [_draw(aval, shape, rng, "normal") for _ in range(count)]
+    if count == 1:
+        orders = rng.integers(0, SPECIAL_ROUNDS, (*shape, 1), dtype=np.int8)
+    else:
+        orders = rng.permuted(np.tile(np.arange(SPECIAL_ROUNDS), (*shape, 1)), axis=-1)
+    rounds = []
+    for index in range(count):
+        order = orders[..., index]
+        ordinary = np.asarray(_draw(aval, shape, rng, "normal"))
+        with np.errstate(over="ignore"):
+            special = pool.astype(aval.dtype)[np.minimum(order, len(pool) - 1)]
+        rounds.append(np.where(order < len(pool), special, ordinary))
     return rounds
 
 
