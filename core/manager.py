@@ -167,7 +167,8 @@ def _run_pass(step: Step, program: Program, context: PassContext) -> PassResult:
     """Runs one pass; whatever goes wrong becomes a `PassError` that names the pass and its plugin."""
     name = f"pass {step.pass_.name!r} (plugin {step.plugin!r})"
     try:
-        with jax.enable_x64(program.x64):
+        # A pipeline may run while JAX traces, under xlapass.jit; what passes compute is computed, not traced.
+        with jax.core.eval_context(), jax.enable_x64(program.x64):
             result = step.pass_.run(program, context)
     except XlapassError as error:
         if isinstance(error, PassError):

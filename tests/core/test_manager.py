@@ -409,3 +409,21 @@ def test_a_pass_class_that_is_nonsense(attributes, message):
     with pytest.raises(UsageError, match=message) as failure:
         PassManager("odd", registry=registry)
     assert "pass 'odd'" in failure.value.message
+
+
+def test_passes_compute_while_jax_traces():
+    class Compute(Pass):
+        name: ClassVar[str] = "compute"
+
+        def run(self, program, context):
+            value = float(jax.jit(jnp.cos)(np.float32(0)))
+            return PassResult(program, changed=False, details={"value": value})
+
+    report = Report()
+
+    def traced(x):
+        PassManager([Compute()], registry=REGISTRY, instruments=[report]).run(trace(jnp.sin, X))
+        return x
+
+    jax.jit(traced)(X)
+    assert report.records[0].details == {"value": 1.0}
