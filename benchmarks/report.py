@@ -23,6 +23,7 @@ class Measurement:
       milliseconds: quartiles of the time of a call.
       ratio: quartiles of the reference's time over this one's, round by round: above 1 is faster.
       error: largest difference from the reference's outputs, relative to the scale of each output.
+      noise: the difference that the reference's own rounding explains, where it was measured (training steps).
       build_seconds: until the first result.
       failure: why there is no measurement; the other fields are then empty.
     """
@@ -35,6 +36,7 @@ class Measurement:
     milliseconds: Quartiles | None = None
     ratio: Quartiles | None = None
     error: float | None = None
+    noise: float = 0.0
     build_seconds: float | None = None
     failure: str | None = None
 
@@ -57,7 +59,7 @@ class Results:
 
     def agrees(self, measurement: Measurement) -> bool:
         """Whether the outputs equal the reference's, up to the tolerance."""
-        return measurement.error is not None and measurement.error <= self.tolerance
+        return measurement.error is not None and measurement.error <= max(self.tolerance, measurement.noise)
 
     def median_ratio(self, contender: str, families: Sequence[str] = ()) -> float | None:
         """Geometric mean of the median ratios of a contender, over the models (of some families) it ran rightly."""
@@ -133,7 +135,8 @@ def notes(results: Results) -> str:
     lines = [
         f"{results.reference} is the faster of two: weights as arguments (a) or closed over as constants (c).",
         "All contenders take turns within one process; a ratio is the median over the rounds.",
-        f"! marks outputs that differ by more than {results.tolerance:g} of their scale: left out of the means.",
+        f"! marks outputs that differ by more than {results.tolerance:g} of their scale (in training steps, than rounding "
+        "explains): left out of the means.",
     ]
     for contender, ratios in results.layout_ratio.items():
         text = ", ".join(f"{model} {middle:.2f}" for model, (_, middle, _) in ratios.items())
