@@ -131,14 +131,22 @@ class Program:
         return lambda consts, *flat: _compat.eval_jaxpr(self.jaxpr.jaxpr, consts, *flat)
 
     @functools.cached_property
-    def _evaluate(self) -> Any:
-        if self.exported is None and self.is_symbolic:
-            from .lowering import open_composites  # that module needs this one
+    def _runnable(self) -> Program:
+        """What is run: JAX cannot lower composites with symbolic dimensions."""
+        if self.exported is not None or not self.is_symbolic:
+            return self
+        from .lowering import open_composites  # that module needs this one
 
-            flat_function = open_composites(self).flat_function
-            exported = jax.export.export(jax.jit(flat_function))(*self.input_specs())
-            return jax.jit(lambda _, *flat: list(exported.call(*flat)))
-        return jax.jit(self.function_of_constants)
+        return open_composites(self)
+
+    @functools.cached_property
+    def _evaluate(self) -> Any:
+        program = self._runnable
+        if self.exported is not None or not self.is_symbolic:
+            return jax.jit(program.function_of_constants)
+        consts = [jax.ShapeDtypeStruct(np.shape(const), const.dtype) for const in program.consts]
+        exported = jax.export.export(jax.jit(program.function_of_constants))(consts, *self.input_specs())
+        return jax.jit(lambda consts, *flat: list(exported.call(consts, *flat)))
 
     def as_traced(self, values: Sequence[Any], *, outputs: bool = False) -> list[Any]:
         """Flat inputs (or outputs) of this program in the layout in which it was traced."""
@@ -151,17 +159,17 @@ class Program:
     def evaluate_flat(self, flat: Sequence[Any]) -> list[Any]:
         """Runs the program on flat inputs with `jax.jit` and returns its flat outputs."""
         with jax.enable_x64(self.x64):
-            return list(self._evaluate(self.jaxpr.consts, *flat))
+            return list(self._evaluate(self._runnable.consts, *flat))
 
     def compile_flat(self, flat: Sequence[Any], compiler_options: Mapping[str, Any]) -> Callable[..., list[Any]]:
         """Compiles for flat inputs of the shapes of ``flat`` with XLA options; what it returns takes such inputs."""
         with jax.enable_x64(self.x64):
-            lowered = self._evaluate.lower(self.jaxpr.consts, *flat)
+            lowered = self._evaluate.lower(self._runnable.consts, *flat)
             compiled = lowered.compile(compiler_options=dict(compiler_options))
 
         def run(*flat: Any) -> list[Any]:
             with jax.enable_x64(self.x64):
-                return list(compiled(self.jaxpr.consts, *flat))
+                return list(compiled(self._runnable.consts, *flat))
 
         return run
 

@@ -19,9 +19,10 @@ import numpy as np
 from ..core.graph import Graph
 from ..core.node import Node, Value
 from ..core.pass_ import PassContext, RewritePass
-from ..core.patterns import Op, var
+from ..core.patterns import Op, op, var
 from ..core.rewrite import Build, Match, Numerics, Rule
 from .fold_constants import as_constants, fold
+from .simplify.conversions import is_lossless
 
 Array = np.ndarray[Any, Any]
 
@@ -169,7 +170,7 @@ def _scaled_weights(match: Match) -> tuple[int, Array] | str:
         return weights
     if factor is None:
         return "the factor is not constant"
-    if len(node.outputs[0].uses) > 1:
+    if len(node.outputs[0].uses) > 1 or len(_product_of(match).uses) > 1:
         return "the product is used elsewhere too"
     array = node.inputs[weights.index].numpy()
     factor = along(factor, weights.axes, array.ndim)
@@ -203,10 +204,19 @@ def _constant(match: Match, array: Array) -> Value:
     return as_constants(match.graph, [array], [None])[0]
 
 
-def _with_operand(match: Match, node: Node, index: int, array: Array) -> Value:
+def _product_of(match: Match) -> Value:
+    """The product as the root reads it: in half precision, BatchNorm widens it first."""
+    node: Node = match.bindings.get("widened", match["linear"])
+    return node.outputs[0]
+
+
+def _product_with(match: Match, index: int, array: Array) -> Value:
+    """The product with another operand, widened as it was."""
+    node, widened = match["linear"], match.bindings.get("widened")
     inputs = list(node.inputs)
     inputs[index] = _constant(match, array)
-    return match.like(node, *inputs)
+    product = match.like(node, *inputs)
+    return product if widened is None else match.like(widened, product)
 
 
 def _plus(match: Match, value: Value, bias: Array) -> Value:
@@ -215,7 +225,7 @@ def _plus(match: Match, value: Value, bias: Array) -> Value:
 
 def _scale_product(match: Match) -> Plan | str:
     scaled = _scaled_weights(match)
-    return scaled if isinstance(scaled, str) else lambda: _with_operand(match, match["linear"], *scaled)
+    return scaled if isinstance(scaled, str) else lambda: _product_with(match, *scaled)
 
 
 def _scale_sum(match: Match) -> Plan | str:
@@ -224,14 +234,14 @@ def _scale_sum(match: Match) -> Plan | str:
         return scaled
     if isinstance(bias, str):
         return bias
-    return lambda: _plus(match, _with_operand(match, match["linear"], *scaled), bias)
+    return lambda: _plus(match, _product_with(match, *scaled), bias)
 
 
 def _merge_biases(match: Match) -> Plan | str:
     weights, bias = weights_of(match["linear"]), _combined_bias(match)
     if isinstance(weights, str):
         return weights
-    return bias if isinstance(bias, str) else lambda: _plus(match, match["linear"].outputs[0], bias)
+    return bias if isinstance(bias, str) else lambda: _plus(match, _product_of(match), bias)
 
 
 def _combined_bias(match: Match) -> Array | str:
@@ -251,7 +261,7 @@ def _combined_bias(match: Match) -> Array | str:
 
 
 def _add_nothing(match: Match) -> Plan | str:
-    bias, value = constant_of(match["c"]), match["linear"].outputs[0]
+    bias, value = constant_of(match["c"]), _product_of(match)
     if bias is None or bias.any() or value.aval.shape != match.root.outputs[0].aval.shape:
         return "it adds something"
     return lambda: value
@@ -318,7 +328,14 @@ def _shift_input(match: Match) -> Plan | str:
     return lambda: _plus(match, match.like(match.root, match["x"], match.root.inputs[1]), bias)
 
 
-_linear = Op(PRODUCTS, name="linear")
+def _widens(node: Node) -> bool:
+    """Whether a conversion is from floats to wider ones."""
+    before, after = node.inputs[0].dtype, node.outputs[0].dtype
+    return all(jnp.issubdtype(d, jnp.floating) for d in (before, after)) and is_lossless(before, after)
+
+
+_product = Op(PRODUCTS, name="linear")
+_linear = _product | op.convert_element_type(_product, name="widened", where=_widens)
 _shifted = Op(("add", "sub"), (_linear, b), name="shift")
 
 RULES = [

@@ -239,6 +239,21 @@ def test_inside_control_flow():
     assert_equal_results(ALONE, f, IMAGE)
 
 
+def test_half_precision():
+    """BatchNorm computes in float32; the weights stay in bfloat16."""
+
+    class Half(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Conv(8, (3, 3), use_bias=False, dtype=jnp.bfloat16)(x)
+            return nn.BatchNorm(use_running_average=True, dtype=jnp.bfloat16)(x)
+
+    module, variables = linen(Half(), IMAGE)
+    left = operations(run(AFTER_OTHERS, (module, variables), IMAGE))
+    convert = "convert_element_type"
+    assert left == [convert, "conv_general_dilated", convert, "add", convert]
+
+
 def test_symbolic_batch():
     module, variables = linen(Linen(), IMAGE)
     after = run(AFTER_OTHERS, (module, variables), IMAGE, dynamic="b, ...")
