@@ -135,8 +135,8 @@ def notes(results: Results) -> str:
     lines = [
         f"{results.reference} is the faster of two: weights as arguments (a) or closed over as constants (c).",
         "All contenders take turns within one process; a ratio is the median over the rounds.",
-        f"! marks outputs that differ by more than {results.tolerance:g} of their scale (in training steps, than rounding "
-        "explains): left out of the means.",
+        f"! marks outputs that differ by more than {results.tolerance:g} of their scale, or in training steps than "
+        "rounding explains: left out of the means.",
     ]
     for contender, ratios in results.layout_ratio.items():
         text = ", ".join(f"{model} {middle:.2f}" for model, (_, middle, _) in ratios.items())

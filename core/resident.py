@@ -46,7 +46,7 @@ class ResidentFunction:
 
     def __call__(self, flat: Sequence[Any]) -> list[Any]:
         """Runs on flat inputs and returns flat outputs."""
-        return self._run(self._resident, *flat)
+        return list(self._run(self._resident, *flat))
 
     def lower(self, specs: Sequence[Any]) -> jax.stages.Lowered:
         """The lowered computation at the given types of the flat inputs."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ..core.plugins import Entry, hookimpl
+from ..core.plugins import Entry, PhasePasses, hookimpl
 
 
 @hookimpl
@@ -28,3 +28,9 @@ def xlapass_forms() -> Mapping[str, Entry]:
         "extrema": Entry("xlapass.passes.forms.extrema:FORMS", "argmax and argmin"),
         "cumulative": Entry("xlapass.passes.forms.cumulative:FORMS", "cumulative sums, products and extremes"),
     }
+
+
+@hookimpl
+def xlapass_phases() -> Sequence[PhasePasses]:
+    """Forms by the cost model; `tune` replaces its estimates by measurements."""
+    return [PhasePasses("legalize", "select-forms", pipelines=("cpu",))]
