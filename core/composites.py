@@ -209,8 +209,8 @@ def _atom(value: Value, atoms: Mapping[int, Any], eqns: list[jex_core.JaxprEqn])
     if number is None:
         raise ValueError(f"the matched operations read {value!r}, which is not among the operands")
     # JAX would make an operand of an array that a composite closes over.
-    full = jax.make_jaxpr(lambda: jax.lax.full(value.shape, number, value.dtype))()
-    return _copied(full, [], eqns)[0]
+    full = jax.make_jaxpr(lambda scalar: jax.lax.broadcast(scalar, value.shape))(number)
+    return _copied(full, [jex_core.Literal(number, full.jaxpr.invars[0].aval)], eqns)[0]
 
 
 # -- composites in the registry --------------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
-"""GELU, exact and by tanh: Hendrycks and Gimpel, "Gaussian Error Linear Units (GELUs)", arXiv:1606.08415."""
+"""GELU, exact, by tanh and by the logistic sigmoid.
+
+Hendrycks and Gimpel, "Gaussian Error Linear Units (GELUs)", arXiv:1606.08415.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,12 +16,15 @@ from jax import lax
 from ...core.composites import Composite
 from ...core.patterns import Pattern, op, var
 from ...core.rewrite import Match, Rule
-from .spelling import about, cube, half_of, over, product, square
+from .spelling import about, cube, half_of, outlined, over, product, square
 
 SQRT_TWO = math.sqrt(2)
 SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
 CUBIC = 0.044715
 """The paper's coefficient of the cubic term."""
+
+SIGMOID_SLOPE = 1.702
+"""What brings the logistic sigmoid nearest to the normal distribution function."""
 
 _x = var("x")
 
@@ -35,6 +42,11 @@ def gelu(x: jax.Array, *, approximate: bool) -> jax.Array:
     if approximate:
         return 0.5 * x * (1 + jnp.tanh(SQRT_TWO_OVER_PI * (x + CUBIC * x**3)))
     return 0.5 * x * lax.erfc(-x / SQRT_TWO)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """``x * sigmoid(1.702 * x)``, the paper's other approximation; real floats of any shape."""
+    return x * lax.logistic(SIGMOID_SLOPE * x)
 
 
 def _tanh_argument(x: Pattern) -> Pattern:
@@ -68,3 +80,10 @@ GELU = Composite(
     ),
 )
 """``GELU(x, approximate=...)``."""
+
+_QUICK = Composite("xlapass.quick_gelu", quick_gelu)
+_scaled = _x * about(SIGMOID_SLOPE)
+_sigmoid = op.logistic(_scaled) | op.div(1.0, 1.0 + op.exp(-_scaled | _x * about(-SIGMOID_SLOPE)))
+
+QUICK_GELU = dataclasses.replace(_QUICK, rules=(Rule("quick-gelu", op.mul(_x, _sigmoid), outlined(_QUICK, ("x",))),))
+"""``QUICK_GELU(x)``."""

@@ -60,7 +60,7 @@ def square(x: Pattern) -> Pattern:
     return op.integer_pow(x, where=lambda node: node.params["y"] == 2) | op.square(x) | op.pow(x, 2.0)
 
 
-def over(x: Pattern, divisor: float) -> Pattern:
+def over(x: Pattern, divisor: float) -> Either:
     """``x / divisor``, as a division or as a product with the reciprocal."""
     return x * about(1 / divisor) | op.div(x, about(divisor))
 
@@ -175,7 +175,12 @@ def declines(describe: Describe) -> Check:
     return check
 
 
-def outlined(composite: Composite, operands: Sequence[str], describe: Describe) -> Build:
+def no_attributes(match: Match) -> dict[str, Any]:
+    """The operation is what its name says."""
+    return {}
+
+
+def outlined(composite: Composite, operands: Sequence[str], describe: Describe = no_attributes) -> Build:
     """The replacement of a rule: the matched operations as ``composite`` of the values bound to ``operands``."""
 
     def build(match: Match) -> list[Value]:

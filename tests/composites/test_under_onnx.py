@@ -108,3 +108,25 @@ def test_norms_of_narrow_floats_with_wide_parameters(module, operator):
     x = jnp.asarray(normal(2, 5, 8), jnp.bfloat16)
     variables = jax.tree.map(lambda v: normal(*v.shape), jax.eval_shape(module.init, jax.random.key(0), x))
     assert operator in operators(lambda x: module.apply(variables, x), x, tolerance=2e-2)
+
+
+@pytest.mark.parametrize(
+    "fn, operator",
+    [
+        (jax.nn.hard_swish, "HardSwish"),
+        (jax.nn.hard_sigmoid, "HardSigmoid"),
+        (jax.nn.relu6, "Clip"),
+        (jax.nn.softplus, "Softplus"),
+        (jax.nn.mish, "Mish"),
+        (lambda x: jax.nn.elu(x, 0.5), "Elu"),
+        (jax.nn.selu, "Selu"),
+        (lambda x: jax.nn.celu(x, 2.0), "Celu"),
+        (jax.nn.leaky_relu, "LeakyRelu"),
+        (jax.nn.log_softmax, "LogSoftmax"),
+        (lambda x: x - jax.nn.logsumexp(x, axis=0), "LogSoftmax"),
+        (lambda x: jax.nn.gelu(x, approximate=False), "Gelu"),
+    ],
+)
+def test_activations_are_one_operator(fn, operator):
+    x = np.linspace(-100, 100, 402, dtype=np.float32).reshape(2, 201)
+    assert operators(fn, x) == [operator]
