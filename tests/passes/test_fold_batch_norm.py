@@ -147,7 +147,7 @@ CONV_ADD = ["conv_general_dilated", "add"]
 
 def folds(fn, *args, **options):
     """The operations that are left; equal results are asserted."""
-    return operations(run(ALONE, fn, *args, **options))
+    return operations(assert_equal_results(ALONE, fn, *args, **options))
 
 
 @pytest.mark.parametrize(
