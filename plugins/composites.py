@@ -43,6 +43,10 @@ def xlapass_composites() -> Mapping[str, Entry]:
         "xlapass.attention": Entry(f"{here}.attention:ATTENTION", "softmax(scale * q . k + masks) . v"),
         "xlapass.layer_norm": Entry(f"{here}.layer_norm:LAYER_NORM", "zero mean and unit variance along axes"),
         "xlapass.rms_norm": Entry(f"{here}.rms_norm:RMS_NORM", "unit mean square along axes"),
+        "xlapass.l2_norm": Entry(f"{here}.l2_norm:L2_NORM", "x divided by its norm along axes"),
+        "xlapass.rotary_embedding": Entry(
+            f"{here}.rotary_embedding:ROTARY_EMBEDDING", "pairs of elements turned by angles"
+        ),
         "xlapass.group_norm": Entry(f"{here}.group_norm:GROUP_NORM", "layer norm of groups of channels"),
         "xlapass.instance_norm": Entry(f"{here}.group_norm:INSTANCE_NORM", "layer norm of each channel"),
     }
