@@ -114,7 +114,7 @@ def test_the_order_of_other_operands_counts():
         (-x, lambda a: -a),
         (-(x * 2.0) + y, lambda a: jnp.sin(a) + -(2 * a)),
     ],
-    ids=str,
+    ids=["x + 1", "1 + x", "x - 1", "1 - x", "2 * x", "x / 2", "2 / x", "-x", "-(x * 2) + y"],
 )
 def test_arithmetic_on_patterns(pattern, fn):
     assert matches(pattern, fn)["x"].producer is None
