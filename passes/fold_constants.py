@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from jax.extend import core as jex_core
 
-from ..core import _compat
 from ..core.graph import Graph
 from ..core.instruments.evaluation import UNFUSED
 from ..core.node import Node, Value
@@ -290,18 +289,19 @@ def _cpu() -> Any:
 
 
 def take_known_branches(graph: Graph) -> bool:
-    """Replaces every ``cond`` whose index is known by a copy of its branch."""
+    """Replaces every ``cond`` whose index is known by a copy of its branch.
+
+    One with effects stays: they belong to the program's type, even those of branches that are never taken.
+    """
     changed = False
     for node in graph.nodes():
-        if node.name != "cond" or not is_known(node.inputs[0]):
+        if node.name != "cond" or node.effects or not is_known(node.inputs[0]):
             continue
         branch = node.regions.get(("branches", int(node.inputs[0].numpy())))
         if branch is None:
             continue
-        closed = branch.to_closed()
-        if not _compat.has_reference_effects(closed.jaxpr):
-            graph.inline(node, closed, node.inputs[1:])
-            changed = True
+        graph.inline(node, branch, node.inputs[1:])
+        changed = True
     return changed
 
 

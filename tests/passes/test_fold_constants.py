@@ -211,6 +211,13 @@ def test_a_known_branch_is_taken(index, expected):
     assert not {"cond", "sqrt"} & set(folded(f, X))
 
 
+def test_effects_of_branches_that_are_not_taken_stay():
+    def f(x):
+        return lax.cond(jnp.asarray(True) & True, jnp.sin, lambda y: (jax.debug.print("{}", y), y)[1], x)
+
+    assert "cond" in operations(PassManager("fold-constants").run(trace(f, X)))
+
+
 def test_a_branch_that_is_not_known_stays():
     assert_unchanged("fold-constants", lambda x: lax.cond(x[0] > 0, jnp.sin, jnp.cos, x), X)
 
