@@ -28,7 +28,7 @@ class XlaArtifact(Artifact):
 
     suffix: ClassVar[str] = ".jax_export"
 
-    def __init__(self, program: Program, target: Target, embed: str, compiler_options: Mapping[str, str]) -> None:
+    def __init__(self, program: Program, target: Target, embed: str, compiler_options: stages.CompilerOptions) -> None:
         self.program = program
         self.target = target
         self.embed = embed
@@ -158,7 +158,7 @@ class XlaExecutable(Executable):
     """
 
     def __init__(
-        self, program: Program, device: jax.Device, embed: Sequence[bool] | None, options: Mapping[str, str]
+        self, program: Program, device: jax.Device, embed: Sequence[bool] | None, options: stages.CompilerOptions
     ) -> None:
         self.program = program
         self.device = device
@@ -173,7 +173,12 @@ class XlaExecutable(Executable):
     def run_flat(self, flat: Sequence[Any]) -> list[Any]:
         """Runs on flat inputs and returns flat outputs; checks nothing."""
         with jax.default_device(self.device), jax.enable_x64(self.program.x64):
-            return self._run(flat)
+            try:
+                return self._run(flat)
+            except jax.errors.JaxRuntimeError as error:
+                if "compile option" in str(error) or "setting option" in str(error):
+                    raise UsageError(f"XLA does not take a compiler option: {error}") from error
+                raise
 
     def lowered(self) -> jax.stages.Lowered:
         """The lowered computation at the program's types."""

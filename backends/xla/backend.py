@@ -11,6 +11,8 @@ from ...core.program import Program
 from ...core.target import Target
 from .artifact import XlaArtifact
 
+_BOOLEANS = {"true": True, "false": False}
+
 
 @dataclasses.dataclass(frozen=True)
 class XlaBackend(Backend):
@@ -39,9 +41,9 @@ class XlaBackend(Backend):
             )
         return XlaArtifact(program, target, self.embed_constants, self._options())
 
-    def _options(self) -> dict[str, str]:
+    def _options(self) -> dict[str, str | bool]:
         pairs = [option.partition(":") for option in self.compiler_options]
         for key, colon, _ in pairs:
             if not colon:
                 raise UsageError(f"compiler option {key!r} has no value", hint="write compiler-options=xla_name:value")
-        return {key: value for key, _, value in pairs}
+        return {key: _BOOLEANS.get(value, value) for key, _, value in pairs}
