@@ -138,6 +138,11 @@ def scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
     return len(consts), len(carry)
 
 
+def composite_body(params: Mapping[str, Any]) -> jex_core.ClosedJaxpr:
+    """The decomposition in a ``composite`` equation's parameters; JAX 0.12 names it otherwise."""
+    return params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
+
+
 def is_unspecified_sharding(sharding: Any) -> bool:
     """Whether a ``jit`` equation's sharding parameter says nothing."""
     return type(sharding).__name__ == "UnspecifiedValue"

@@ -162,7 +162,7 @@ def _outlined(match: Match, operands: Sequence[Value], grows: str) -> Callable[.
     for node in inner_nodes(match.root, operands):
         inputs = [_atom(value, atoms, eqns) for value in node.inputs]
         if node.name == "composite" and node.params["name"] == grows:
-            results = _copied(node.params["jaxpr"], inputs, eqns)
+            results = _copied(_compat.composite_body(node.params), inputs, eqns)
         elif node.name in REGION_PARAMS and node.name != "composite":
             raise ValueError(f"a composite cannot hold the {node.name} that was matched: it has a body of its own")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+from ..core import _compat
 from ..core.composites import Kernel, decode_attributes, find_kernel, has_composites
 from ..core.errors import PassError, XlapassError
 from ..core.forms import loosest
@@ -66,7 +67,7 @@ class _Lowering:
             node, may_use_kernel = pending.pop()
             if node.params["name"] in self.keep:
                 self._count("kept", node)
-            elif node.params["jaxpr"].effects:
+            elif _compat.composite_body(node.params).effects:
                 self._count("kept for its effects", node)  # JAX hides them; opened, the program's type would change
             else:
                 kernel = self._kernel(node) if may_use_kernel else None
@@ -98,7 +99,7 @@ class _Lowering:
 
     def _open(self, region: Graph, node: Node) -> list[Node]:
         self._count("opened", node)
-        return region.inline(node, node.regions["jaxpr", None])
+        return region.inline(node, node.body)
 
     def _replace(self, region: Graph, node: Node, kernel: Kernel, registered: Registered) -> list[Node]:
         self._count(f"kernel of {registered.plugin}", node)

@@ -44,7 +44,7 @@ def _branches(graph: Graph, node: Node) -> bool:
 
 def _scan(graph: Graph, node: Node) -> bool:
     """A carry that the body gives back transposed is kept in that layout; stacked results are transposed outside."""
-    consts, carries = node.params["num_consts"], node.params["num_carry"]
+    consts, carries = _compat.scan_sizes(node.params)
     body = node.regions["jaxpr", None]
     carry: Permutations = [_result_permutation(body, k) for k in range(carries)]
     stacked: Permutations = [_result_permutation(body, k) for k in range(carries, len(node.outputs))]

@@ -35,19 +35,23 @@ def _first(array: jax.Array) -> jax.Array:
 
 def _one_turn(match: Match) -> list[Value]:
     node = match.root
-    leading = node.params["num_consts"] + node.params["num_carry"]
+    consts, carries = _compat.scan_sizes(node.params)
+    leading = consts + carries
     operands = [*node.inputs[:leading], *(match.trace(_first, xs) for xs in node.inputs[leading:])]
     body = node.regions["jaxpr", None].to_closed()
     results = match.graph.insert_jaxpr(body, operands, before=node, rule=match.rule)
-    carry, ys = results[: node.params["num_carry"]], results[node.params["num_carry"] :]
+    carry, ys = results[:carries], results[carries:]
     return [*carry, *(match.trace(lax.expand_dims, y, static=((0,),)) for y in ys)]
 
 
 def _no_turn(match: Match) -> list[Value]:
     node = match.root
-    first, last = node.params["num_consts"], node.params["num_consts"] + node.params["num_carry"]
-    ys = node.outputs[node.params["num_carry"] :]
-    return [*node.inputs[first:last], *(match.trace(lax.full, static=(y.aval.shape, 0, y.aval.dtype)) for y in ys)]
+    consts, carries = _compat.scan_sizes(node.params)
+    ys = node.outputs[carries:]
+    return [
+        *node.inputs[consts : consts + carries],
+        *(match.trace(lax.full, static=(y.aval.shape, 0, y.aval.dtype)) for y in ys),
+    ]
 
 
 _scan = Op(("scan",))

@@ -155,7 +155,7 @@ def test_every_spelling_is_found_and_stays_what_it_was(run, name):
     assert without_fills(run("lower-composites", fused)) == without_fills(program)
     np.testing.assert_array_equal(fused(*args), program(*args))
     # The meaning that the attributes give is what was there.
-    body = node.params["jaxpr"]
+    body = node.body.to_closed()
     operands = [v.numpy() if v.is_const else RNG.normal(size=v.shape).astype(v.dtype) for v in node.inputs]
     (want,) = jax.extend.core.jaxpr_as_fun(body)(*operands)
     tolerance = 2e-2 if want.dtype == jnp.bfloat16 else 1e-5
@@ -174,7 +174,7 @@ def test_symbolic_sizes_are_no_obstacle(run):
 
 def test_softmax_remains_a_composite_inside(run):
     (node,) = found(run(f"{CLEAN},fuse", trace(einsum, Q, K, V)))
-    assert [e.params["name"] for e in node.params["jaxpr"].eqns if e.primitive.name == "composite"] == [
+    assert [e.params["name"] for e in node.body.to_closed().eqns if e.primitive.name == "composite"] == [
         "xlapass.softmax"
     ]
 

@@ -56,7 +56,7 @@ def test_before_and_after(run):
     fused = run("fuse", program)
     assert operations(program) == ["integer_pow", "mul", "add", "mul", "tanh", "add", "mul", "mul"]
     assert operations(fused) == ["composite", *operations(program)]
-    body = fused.jaxpr.eqns[0].params["jaxpr"]
+    body = Graph(fused.jaxpr).nodes()[0].body.to_closed()
     assert [str(e) for e in body.eqns] == [str(e) for e in program.jaxpr.eqns]
     assert program_text(run("lower-composites", fused)) == program_text(program)
 

@@ -138,7 +138,7 @@ def test_the_decomposition_is_what_was_found(run, name):
 
 
 def _body(node):
-    closed = node.params["jaxpr"]
+    closed = node.body.to_closed()
     return lambda *arrays: jax.extend.core.jaxpr_as_fun(closed)(*arrays)[0]
 
 

@@ -229,7 +229,7 @@ def test_a_scan_of_one_turn():
         V[:1],
         before="""
             program(a:f32[1]):
-              b:f32[], c:f32[1] = scan[length=1 num_carry=1 num_consts=0 unroll=1] 1.0:f32[] a
+              b:f32[], c:f32[1] = scan[length=1 num_carry=1 num_consts=0] 1.0:f32[] a
                 jaxpr(d:f32[], e:f32[]):
                   f:f32[] = add d e
                   return f, d

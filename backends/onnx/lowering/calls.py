@@ -6,6 +6,7 @@ from typing import Any
 
 from jax.extend import core as jex_core
 
+from ....core import _compat
 from ..context import Context
 from ..operand import Operand, constant
 from ..registry import Refusal, lowers, refuses
@@ -47,7 +48,7 @@ def composite(ctx: Context, eqn: Any, *operands: Operand) -> list[Any]:
     from .composites import whole
 
     results = whole(ctx, eqn, operands)
-    return _inline(ctx, eqn, eqn.params["jaxpr"], operands) if results is None else results
+    return _inline(ctx, eqn, _compat.composite_body(eqn.params), operands) if results is None else results
 
 
 @lowers("custom_linear_solve")

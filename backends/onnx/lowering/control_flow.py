@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from jax import lax
 
+from ....core import _compat
 from .. import dims
 from ..context import Context, as_array
 from ..operand import Operand, constant, inner_shape, stored_type
@@ -35,7 +36,7 @@ def _element(aval: Any) -> Any:
 def scan(ctx: Context, eqn: Any, *operands: Operand) -> list[Any]:
     params = eqn.params
     closed, reverse, length = params["jaxpr"], params["reverse"], params["length"]
-    many_consts, many_carry = params["num_consts"], params["num_carry"]
+    many_consts, many_carry = _compat.scan_sizes(params)
     consts = operands[:many_consts]
     carry = operands[many_consts : many_consts + many_carry]
     xs = operands[many_consts + many_carry :]
