@@ -21,7 +21,7 @@ KERNEL_BYTES = 128 << 20
 _FOLDED = frozenset({"transpose", "reshape", "rev", "convert_element_type", "copy", "squeeze", "expand_dims"})
 
 # Equations with one body, whose inputs are the equation's.
-_CALLS = frozenset({"jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "composite"})
+_CALLS = frozenset({"jit", "closed_call", "eval_jaxpr", "custom_jvp_call", "custom_vjp_call", "remat2", "composite"})
 
 
 def constants_to_embed(program: jex_core.ClosedJaxpr) -> tuple[bool, ...]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 REGION_PARAMS: Mapping[str, tuple[str, ...]] = {
     "jit": ("jaxpr",),
     "closed_call": ("call_jaxpr",),
+    "eval_jaxpr": ("call_jaxpr",),  # what closed_call is from JAX 0.12 on
     "core_call": ("call_jaxpr",),
     "remat2": ("jaxpr",),
     "checkpoint": ("jaxpr",),

@@ -34,8 +34,9 @@ MOST_MULTIPLICATIONS = 2**28
 # fmt: off
 UNARY = frozenset({
     "acos", "acosh", "asin", "asinh", "atan", "atanh", "bessel_i0e", "bessel_i1e", "cbrt", "ceil", "cos", "cosh",
-    "digamma", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "lgamma", "log", "log1p", "logistic", "round",
-    "rsqrt", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "abs", "neg", "integer_pow",
+    "digamma", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "lgamma", "log", "log1p", "log2", "logistic",
+    "one_minus_square", "round", "rsqrt", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "abs", "neg",
+    "integer_pow",
 })
 """Elementwise functions of one operand."""
 

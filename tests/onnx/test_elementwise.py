@@ -255,3 +255,12 @@ def test_broadcasts_cost_nothing(operators):
     """A bias along the last axis, and a scalar, need no Expand."""
     x, b = np.ones((2, 3, 4), np.float32), np.ones(4, np.float32)
     assert operators(lambda x, b: (x + b) * 2.0, x, b) == ["Add", "Mul"]
+
+
+@pytest.mark.skipif(not hasattr(lax, "polynomial"), reason="this JAX has no such primitives; 0.12 has")
+def test_primitives_of_later_releases(agrees):
+    x = np.asarray([0.25, 0.999, 1.0, 3.5], np.float32)
+    agrees(lax.log2, x, rtol=1e-6, atol=1e-6)
+    agrees(lax.one_minus_square, x, rtol=1e-6, atol=1e-6)
+    agrees(lambda x: lax.polynomial(x, (1.0, x[:1], -0.5, 2.0)), x, rtol=1e-6, atol=1e-6)
+    agrees(lambda x: lax.polynomial(x, tuple(map(float, range(12)))), x, rtol=1e-5, atol=1e-6)

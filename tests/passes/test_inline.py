@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from jax.extend.core.primitives import closed_call_p
 from jax.sharding import NamedSharding, PartitionSpec
 from support import check, operations, run
 from xlapass.core.manager import Instrument, PassManager
@@ -180,3 +181,10 @@ def test_what_must_stay_stays_and_says_why(fn, kept, reason):
 def test_derivatives_of_what_is_opened_go_through_the_bodies():
     program = run("inline", jax.nn.silu, X)
     assert jnp.allclose(jax.jacobian(program)(X), jax.jacobian(jax.nn.silu)(X))
+
+
+@pytest.mark.skipif(closed_call_p.name != "eval_jaxpr", reason="closed_call takes a function before JAX 0.12")
+def test_a_body_that_was_traced_before_is_opened():
+    body = jax.make_jaxpr(jnp.sin)(X)
+    program = run("inline", lambda x: closed_call_p.bind(x, call_jaxpr=body)[0] * 3, X)
+    assert operations(program) == ["sin", "mul"]

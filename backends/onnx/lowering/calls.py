@@ -24,6 +24,7 @@ def _inline(ctx: Context, eqn: Any, body: Any, operands: Any) -> list[Any]:
     "jit",
     "pjit",
     "closed_call",
+    "eval_jaxpr",
     "core_call",
     "call",
     "remat",

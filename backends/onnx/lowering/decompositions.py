@@ -64,6 +64,27 @@ def log1p(x: Array, **_: Any) -> Array:
     return jnp.where(d == x, log, log + (x - d) / u)
 
 
+@decomposes("log2")
+def log2(x: Array, **_: Any) -> Array:
+    """As XLA is told to compute it, where the primitive exists (JAX 0.12)."""
+    return lax.log(x) * (1 / math.log(2.0))
+
+
+@decomposes("one_minus_square")
+def one_minus_square(x: Array, **_: Any) -> Array:
+    """As a product, which does not cancel near 1."""
+    return (1 + x) * (1 - x)
+
+
+@decomposes("polynomial")
+def polynomial_of_operands(x: Array, *coefficients: Array, **_: Any) -> Array:
+    """Horner's rule; the lowest power first."""
+    result = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        result = result * x + c
+    return result
+
+
 @decomposes("expm1")
 def expm1(x: Array, **_: Any) -> Array:
     """exp(x)-1 as tanh(x/2) * (exp(x)+1), which does not cancel."""
