@@ -12,7 +12,7 @@ from xlapass.core.tracing import trace
 PASSES = ("inline", "dead-code", "common-subexpressions", "fold-constants", "simplify")
 PIPELINE = ",".join(("inline", *PASSES, "fixpoint(simplify,fold-constants,common-subexpressions,dead-code)"))
 
-FEWER = max(hypothesis.settings().max_examples // 3, 1)
+FEWER = max(hypothesis.settings().max_examples // 4, 1)
 """Examples for tests that compile a program after each of a dozen passes."""
 
 
@@ -24,6 +24,7 @@ def run(pipeline, drawn):
 
 
 @pytest.mark.parametrize("name", PASSES)
+@settings(max_examples=2 * FEWER)
 @given(drawn=programs())
 def test_alone(name, drawn):
     _, after = run(name, drawn)

@@ -260,7 +260,7 @@ def test_symbolic_batch():
     assert operations(after) == ["conv_general_dilated", "add", "max"] and after.is_symbolic
 
 
-EXAMPLES = max(settings().max_examples // 2, 1)
+EXAMPLES = max(settings().max_examples // 3, 1)
 """Two compilations and a rewrite each."""
 
 LETTERS = [f"{a}C{b}" for a, b in (("N", "HW"), ("NH", "W"), ("NHW", ""))]
