@@ -7,17 +7,19 @@ larger transforms.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from ...core.forms import Form, Signature
 from . import costs
 from .geometry import (
+    Geometry,
     channels_last,
     from_channels_last,
     geometry,
@@ -32,38 +34,80 @@ from .products import product
 TILE = 2
 """Outputs per tile and dimension."""
 
-KERNEL_TRANSFORM = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
+PIECE_BYTES = 2**23
+"""An image whose transforms take more than this is done in pieces, which stay in the cache and share their memory."""
+
+MOST_PIECES = 16
+
+CAUTION = 1.1
+"""The transforms lose more than the product when memory is busy; so the cost model overstates them a little."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A range of images and a range of rows of tiles."""
+
+    images: tuple[int, int]
+    rows: tuple[int, int]
 
 
 def winograd(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
     """A 3x3 convolution of stride 1 without groups or dilation; any padding.
 
-    The kernel's transform depends on ``rhs`` alone, so constant folding does it once.
+    The kernel's transform depends on ``rhs`` alone, so it is done once where that is a constant.
     """
     shape = geometry(lhs.shape, rhs.shape, params)
-    tiles = [-(-size // TILE) for size in shape.out_image]
-    padding = [
-        (low, TILE * count + 2 - size - low)
-        for count, size, (low, _) in zip(tiles, shape.image, shape.padding, strict=True)
-    ]
-    image = pad_image(channels_last(lhs, params), padding)
-    transformed = _transform_image(image, tiles)
+    image = channels_last(lhs, params)
     kernel = _transform_kernel(kernel_last(rhs, params))
-    products = product(
-        transformed, kernel, ((2,), (1,)), ((0,), (0,)), dtype=transformed.dtype, precision=params["precision"]
-    )
-    out = _transform_result(products, shape.batch, tiles)
+    parts: dict[tuple[int, int], list[jax.Array]] = {}
+    for piece in _pieces(shape, image.dtype.itemsize):
+        part = _one_piece(image, kernel, piece, shape, params["precision"])
+        parts.setdefault(piece.images, []).append(part)
+    out = jnp.concatenate([jnp.concatenate(rows, axis=1) for rows in parts.values()])
     out = out[:, : shape.out_image[0], : shape.out_image[1]].astype(result_dtype(lhs, params))
     return from_channels_last(out, params)
 
 
-def _transform_image(image: jax.Array, tiles: list[int]) -> jax.Array:
+def _tiles(shape: Geometry) -> tuple[int, int]:
+    rows, columns = (-(-size // TILE) for size in shape.out_image)
+    return rows, columns
+
+
+def _pieces(shape: Geometry, width: int) -> Iterator[Piece]:
+    rows, columns = _tiles(shape)
+    per_row = 16 * width * columns * (shape.in_features + shape.out_features)
+    per_image = per_row * rows
+    images = min(shape.batch, max(1, PIECE_BYTES // per_image))
+    images = max(images, -(-shape.batch // MOST_PIECES))
+    row_pieces = min(MOST_PIECES, rows, -(-per_image // PIECE_BYTES)) if images == 1 else 1
+    step = -(-rows // row_pieces)
+    for first in range(0, shape.batch, images):
+        for row in range(0, rows, step):
+            yield Piece((first, min(first + images, shape.batch)), (row, min(row + step, rows)))
+
+
+def _one_piece(image: jax.Array, kernel: jax.Array, piece: Piece, shape: Geometry, precision: Any) -> jax.Array:
+    """The outputs of one piece, an even number of rows and columns."""
+    (first_image, last_image), (first_row, last_row) = piece.images, piece.rows
+    (above, _), (left, _) = shape.padding
+    height, width = shape.image
+    start, stop = TILE * first_row - above, TILE * last_row + 2 - above
+    seen = max(0, min(start, height)), max(0, min(stop, height))
+    columns = _tiles(shape)[1]
+    part = image[first_image:last_image, seen[0] : seen[1]]
+    low = min(seen[0] - start, stop - start)
+    part = pad_image(part, [(low, stop - start - low - (seen[1] - seen[0])), (left, TILE * columns + 2 - width - left)])
+    transformed = _transform_image(part, last_row - first_row, columns)
+    products = product(transformed, kernel, ((2,), (1,)), ((0,), (0,)), dtype=transformed.dtype, precision=precision)
+    return _transform_result(products, last_image - first_image, last_row - first_row, columns)
+
+
+def _transform_image(image: jax.Array, rows: int, columns: int) -> jax.Array:
     """``[batch, 2 rows + 2, 2 columns + 2, features]`` to ``[16, batch * tiles, features]``: B' d B of each tile.
 
     Rows first, then columns: as one loop it would take XLA four times as long to compile, and run no faster.
     """
     batch, _, _, features = image.shape
-    rows, columns = tiles
     halves = image.reshape(batch, rows + 1, TILE, columns + 1, TILE, features)
     mixed = jnp.stack(_mix_inputs([halves[:, i // 2 : i // 2 + rows, i % 2] for i in range(4)]))
     mixed = lax.optimization_barrier(mixed)
@@ -78,14 +122,18 @@ def _mix_inputs(d: list[jax.Array]) -> list[jax.Array]:
 
 def _transform_kernel(kernel: jax.Array) -> jax.Array:
     """``[3, 3, in, out]`` to ``[16, in, out]``: G g G'."""
-    transform = jnp.asarray(KERNEL_TRANSFORM, kernel.dtype)
-    mixed = jnp.einsum("ai,bj,ijcd->abcd", transform, transform, kernel, precision=lax.Precision.HIGHEST)
-    return mixed.reshape(16, *kernel.shape[2:])
+    rows = _mix_kernel([kernel[i] for i in range(3)])
+    both = [_mix_kernel([row[j] for j in range(3)]) for row in rows]
+    return jnp.stack([cell for row in both for cell in row])
 
 
-def _transform_result(products: jax.Array, batch: int, tiles: list[int]) -> jax.Array:
+def _mix_kernel(g: list[jax.Array]) -> list[jax.Array]:
+    outer = g[0] + g[2]
+    return [g[0], 0.5 * (outer + g[1]), 0.5 * (outer - g[1]), g[2]]
+
+
+def _transform_result(products: jax.Array, batch: int, rows: int, columns: int) -> jax.Array:
     """``[16, batch * tiles, features]`` to ``[batch, 2 rows, 2 columns, features]``: A' m A of each tile."""
-    rows, columns = tiles
     features = products.shape[-1]
     cells = [products[k].reshape(batch, rows, columns, features) for k in range(16)]
     mixed_rows = [_mix_outputs([cells[4 * i + j] for i in range(4)]) for j in range(4)]
@@ -113,15 +161,14 @@ def _applies(signature: Signature) -> str | None:
 
 def _cost(signature: Signature) -> float:
     shape = signature_geometry(signature)
-    tiles = shape.batch * math.prod(-(-size // TILE) for size in shape.out_image)
+    tiles = shape.batch * math.prod(_tiles(shape))
     image = 4.0 * 16 * tiles * shape.in_features
     result = 4.0 * 16 * tiles * shape.out_features
-    kernel = 4.0 * shape.in_features * shape.out_features
-    seconds = costs.loop(2 * image) + costs.loop(1.5 * result) + costs.loop(image / 2)
+    seconds = costs.loop(2.5 * image) + costs.loop(1.5 * result)
     seconds += costs.dot(tiles, shape.in_features, shape.out_features, 16)
     if not signature.operands[1].constant:
-        seconds += costs.loop(25 * kernel) * 2
-    return seconds
+        seconds += costs.loop(100.0 * shape.in_features * shape.out_features)
+    return CAUTION * seconds
 
 
 FORMS = (Form("winograd", "conv_general_dilated", winograd, _applies, _cost),)

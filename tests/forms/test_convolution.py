@@ -186,3 +186,14 @@ def test_a_form_says_why_it_declines(form: str, reason: str, options: dict[str, 
 def test_complex_numbers_are_left_alone() -> None:
     lhs, rhs = jnp.zeros((1, 8, 8, 4), jnp.complex64), jnp.zeros((1, 1, 4, 4), jnp.complex64)
     assert agree(lhs, rhs, window_strides=ONE, padding="SAME", dimension_numbers=NHWC) == set()
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, 200), (5, 64), (40, 8)])
+def test_winograd_of_large_images_is_done_in_pieces(batch: int, size: int) -> None:
+    lhs = small_integers(1, (batch, size, 33, 64), jnp.float32)
+    rhs = small_integers(2, (3, 3, 64, 64), jnp.float32)
+    options = {"window_strides": ONE, "padding": [(1, 2), (0, 1)], "dimension_numbers": NHWC}
+    params = equation_of(
+        lambda a, b: lax.conv_general_dilated(a, b, **options), lhs, rhs, primitive="conv_general_dilated"
+    )
+    assert assert_forms_agree(TABLE, CONVOLUTION, (lhs, rhs), params, only="winograd")
