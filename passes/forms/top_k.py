@@ -24,8 +24,9 @@ ROW_SECONDS = 30e-9
 """Per element and per row of the primitive itself."""
 
 
-def largest_again(operand: jax.Array, *, k: int, axis: int) -> list[jax.Array]:
-    """``top_k`` along one axis of float32 or int32; the first of equal elements comes first."""
+def largest_again(operand: jax.Array, *, k: int, axis: int, is_stable: bool = True) -> list[jax.Array]:
+    """``top_k`` along one axis of float32 or int32; the first of equal elements comes first, asked for or not."""
+    del is_stable  # a parameter from JAX 0.12 on
     is_float = operand.dtype == jnp.float32
     keys = _ordered_keys(operand) if is_float else operand
     size = operand.shape[axis]

@@ -6,14 +6,19 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from form_checks import assert_forms_agree, signature_for
+from form_checks import assert_forms_agree, equation_of, signature_for
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import lax
 from jax.extend.core import primitives
 from xlapass.core.forms import FormTable
 from xlapass.passes.forms.top_k import FORMS
 
 TABLE = FormTable(FORMS)
+
+
+def params_of(operand: Any, k: int, axis: int) -> Any:
+    return equation_of(lambda x: lax.top_k(x, k, axis=axis), operand, primitive="top_k")
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=3), st.data(), st.sampled_from([jnp.float32, jnp.int32]))
@@ -24,10 +29,11 @@ def test_values_and_indices_equal_the_primitive(shape: list[int], data: Any, dty
     if dtype == jnp.float32:
         values = [0.0, -0.0, 1.0, 1.0, 2.0, -np.inf, np.inf, np.nan]
     operand = jnp.asarray(np.random.default_rng(data.draw(st.integers(0, 99))).choice(values, shape)).astype(dtype)
-    forms = assert_forms_agree(TABLE, primitives.top_k_p, (operand,), {"k": k, "axis": axis})
+    forms = assert_forms_agree(TABLE, primitives.top_k_p, (operand,), params_of(operand, k, axis))
     assert [form.name for form in forms] == ["largest-again"]
 
 
 def test_long_rows_are_left_alone() -> None:
-    declined = TABLE.candidates(signature_for(primitives.top_k_p, (jnp.zeros((8, 50257)),), {"k": 40, "axis": 1}))[1]
+    rows = jnp.zeros((8, 50257))
+    declined = TABLE.candidates(signature_for(primitives.top_k_p, (rows,), params_of(rows, 40, 1)))[1]
     assert declined == {"largest-again": "40 of 50257 are too many"}
