@@ -13,7 +13,7 @@ WEIGHTS = np.linspace(-1.0, 1.0, 20, dtype=np.float32).reshape(4, 5)
 
 
 def model(x):
-    return jax.nn.softmax(jax.nn.hard_swish(x @ WEIGHTS)) + 1 / jnp.sqrt(x.sum())
+    return jax.nn.softmax(jnp.square(jax.nn.relu(x @ WEIGHTS))) + 1 / jnp.sqrt(x.sum())
 
 
 example_inputs = (jnp.linspace(1.0, 2.0, 12).reshape(3, 4),)
@@ -98,7 +98,7 @@ def test_all_of_it_through_the_api(environment, folder):
         "status": "active",
         "kinds": {
             "pass": ["count-weights", "round-weights"],
-            "composite": ["example.hard_swish", "example.hard_swish/cpu"],
+            "composite": ["example.squared_relu", "example.squared_relu/cpu"],
             "backend": ["numpy-script"],
             "target": ["numpy"],
             "pipeline": ["numpy"],
@@ -116,7 +116,7 @@ def test_the_pipeline_and_the_backend_through_the_command(environment, folder):
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / "report.json").read_text())
     passes = {record["pass"]: record for record in report["passes"]}
-    assert passes["fuse{only=hard-swish}"]["rules"] == {"hard-swish": 1}
+    assert passes["fuse{only=squared-relu}"]["rules"] == {"squared-relu": 1}
     assert passes["count-weights"]["phase"] == "finish"
     code = "import sys; sys.modules['jax'] = None; import net, numpy as np; print(net.main(np.ones((3, 4), 'float32')))"
     assert environment.run("-W", "error", "-c", code).returncode == 0
@@ -137,7 +137,7 @@ def test_what_the_command_says_of_it(environment, folder):
     plan, script, plugins, explained, blocked = json.loads(done.stdout)
     assert plan[0] == 0 and "backend numpy-script, target numpy" in plan[1]
     assert ["count-weights", "finish", "example"] in [line.split() for line in plan[1].splitlines()]
-    assert script[0] == 0 and "def predict(x):" in script[1] and "hard_swish(" in script[1]
+    assert script[0] == 0 and "def predict(x):" in script[1] and "squared_relu(" in script[1]
     assert plugins[0] == 0 and "xlapass-example-plugin 0.1.0" in plugins[1]
     assert explained[0] == 0 and "mantissa-bits" in explained[1]
     assert blocked[0] == 2 and "'numpy'" in blocked[2]

@@ -26,8 +26,8 @@ def constant(text, dtype, *shape):
     return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)
 
 
-def hard_swish(x):
-    return x * np.clip(x + 3, 0, 6) / 6
+def squared_relu(x):
+    return np.maximum(x, 0) ** 2
 
 
 '''
@@ -145,7 +145,7 @@ def _identifiers(names: Sequence[str]) -> list[str]:
     for name in names:
         identifier = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "x"
         identifier = identifier if identifier.isidentifier() else f"x{identifier}"
-        while identifier in found or identifier in ("np", "base64", "constant", "hard_swish"):
+        while identifier in found or identifier in ("np", "base64", "constant", "squared_relu"):
             identifier += "x"
         found.append(identifier)
     return found

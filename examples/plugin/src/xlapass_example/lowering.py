@@ -72,7 +72,7 @@ LOWERINGS: dict[str, Lowering] = {
     "add": _same("np.add({}, {})"),
     "broadcast_in_dim": Lowering(_broadcast),
     "clamp": _same("np.minimum(np.maximum({1}, {0}), {2})"),
-    "composite:example.hard_swish": _same("hard_swish({})", _floats_only),
+    "composite:example.squared_relu": _same("squared_relu({})", _floats_only),
     "convert_element_type": Lowering(lambda node, x: f"np.asarray({x}).astype('{node.params['new_dtype']}')"),
     "copy": _same("{}"),
     "div": _same("np.divide({}, {})", _floats_only),

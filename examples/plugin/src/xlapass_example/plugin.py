@@ -24,8 +24,8 @@ def xlapass_rules() -> Mapping[str, Entry]:
 def xlapass_composites() -> Mapping[str, Entry]:
     """An operation, and a replacement for it on one platform."""
     return {
-        "example.hard_swish": Entry("xlapass_example.composites:HARD_SWISH", "x * relu6(x + 3) / 6"),
-        "example.hard_swish/cpu": Entry("xlapass_example.composites:HARD_SWISH_ON_CPU", "without the division"),
+        "example.squared_relu": Entry("xlapass_example.composites:SQUARED_RELU", "max(x, 0) ** 2"),
+        "example.squared_relu/cpu": Entry("xlapass_example.composites:SQUARED_RELU_ON_CPU", "the maximum last"),
     }
 
 
@@ -47,8 +47,8 @@ def xlapass_pipelines() -> Mapping[str, NamedPipeline]:
     passes = [
         "inline",
         "fixpoint(simplify,fold-constants,dead-code)",
-        "fuse{only=hard-swish}",
-        "lower-composites{keep=example.hard_swish}",
+        "fuse{only=squared-relu}",
+        "lower-composites{keep=example.squared_relu}",
         "phase(legalize)",
         "phase(finish)",
     ]
