@@ -20,7 +20,7 @@ from ..core.graph import Graph
 from ..core.node import Node, Value
 from ..core.pass_ import PassContext, RewritePass
 from ..core.patterns import Op, op, var
-from ..core.rewrite import Build, Match, Numerics, Rule
+from ..core.rewrite import Build, Check, Match, Numerics, Rule
 from .fold_constants import as_constants, fold
 from .simplify.conversions import is_lossless
 
@@ -187,8 +187,8 @@ Plan = Callable[[], Value]
 """Builds the replacement of a match."""
 
 
-def _rule(name: str, pattern: Op, plan: Callable[[Match], Plan | str]) -> Rule:
-    """A rule whose check makes the plan that the replacement carries out, or says why there is none."""
+def _planned(plan: Callable[[Match], Plan | str]) -> tuple[Build, Check]:
+    """A check that makes the plan, or says why there is none, and the replacement that carries it out."""
 
     def check(match: Match) -> str | None:
         made = plan(match)
@@ -197,7 +197,7 @@ def _rule(name: str, pattern: Op, plan: Callable[[Match], Plan | str]) -> Rule:
         match.bindings["plan"] = made
         return None
 
-    return Rule(name, pattern, Build(lambda match: match["plan"]()), check, FoldBatchNorm.numerics)
+    return Build(lambda match: match["plan"]()), check
 
 
 def _constant(match: Match, array: Array) -> Value:
@@ -337,12 +337,16 @@ def _widens(node: Node) -> bool:
 _product = Op(PRODUCTS, name="linear")
 _linear = _product | op.convert_element_type(_product, name="widened", where=_widens)
 _shifted = Op(("add", "sub"), (_linear, b), name="shift")
+_scaled = Op(("mul", "div"), (x, c), name="before")
+_moved = Op(("add", "sub"), (x, c), name="before")
+
+NUMERICS = FoldBatchNorm.numerics
 
 RULES = [
-    _rule("scale-weights", Op(("mul", "div"), (_linear, c)), _scale_product),
-    _rule("scale-biased", Op(("mul", "div"), (_shifted, c)), _scale_sum),
-    _rule("merge-biases", Op(("add", "sub"), (_shifted, c)), _merge_biases),
-    _rule("no-bias", Op(("add", "sub"), (_linear, c)), _add_nothing),
-    _rule("scale-before", Op(CONVOLUTION, (Op(("mul", "div"), (x, c), name="before"), var("w"))), _scale_input),
-    _rule("shift-before", Op(CONVOLUTION, (Op(("add", "sub"), (x, c), name="before"), var("w"))), _shift_input),
+    Rule("scale-weights", Op(("mul", "div"), (_linear, c)), *_planned(_scale_product), NUMERICS),
+    Rule("scale-biased", Op(("mul", "div"), (_shifted, c)), *_planned(_scale_sum), NUMERICS),
+    Rule("merge-biases", Op(("add", "sub"), (_shifted, c)), *_planned(_merge_biases), NUMERICS),
+    Rule("no-bias", Op(("add", "sub"), (_linear, c)), *_planned(_add_nothing), NUMERICS),
+    Rule("scale-before", Op(CONVOLUTION, (_scaled, var("w"))), *_planned(_scale_input), NUMERICS),
+    Rule("shift-before", Op(CONVOLUTION, (_moved, var("w"))), *_planned(_shift_input), NUMERICS),
 ]

@@ -113,15 +113,6 @@ RULES = [
         all_of(same_type("x"), _all_bits(True)),
     ),
     Rule("shift-by-zero", Op(SHIFTS, (x, number(0))), x, same_type("x")),
-    *(
-        Rule(
-            f"{name}-{name}",
-            Op((name,), (Op((name,), (x,), name="inner"),)),
-            Build(_inner),
-            all_of(real, _same_parameters),
-        )
-        for name in IDEMPOTENT
-    ),
     *(Rule(f"{name}-{name}", _twice(name, x), Build(_inner), all_of(real, _same_parameters)) for name in IDEMPOTENT),
     *(Rule(f"{name}-{name}", _twice(name, x, y), Build(_inner), same_type("inner")) for name in LATTICE),
 ]

@@ -7,6 +7,8 @@ import pytest
 from jax import lax
 from jax.extend.core import primitives
 from support import applies, check, declines
+from xlapass.passes.fold_batch_norm import FoldBatchNorm
+from xlapass.passes.simplify import Simplify
 
 F = jnp.asarray([[-1.5, 0.0, 2.0], [jnp.inf, jnp.nan, -0.0]], jnp.float32)
 I = jnp.asarray([[-3, 0, 7], [2**31 - 1, -(2**31), 1]], jnp.int32)  # noqa: E741
@@ -119,6 +121,11 @@ def test_rule(rule, fn, x, left):
 )
 def test_what_it_must_not_do(rule, fn, x):
     declines(rule, fn, x)
+
+
+def test_every_rule_has_a_name_of_its_own():
+    names = [rule.name for rule in (*Simplify.own_rules(), *FoldBatchNorm.own_rules())]
+    assert len(set(names)) == len(names)
 
 
 def test_accumulated_gradients():
