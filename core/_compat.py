@@ -140,7 +140,8 @@ def scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
 
 def composite_body(params: Mapping[str, Any]) -> jex_core.ClosedJaxpr:
     """The decomposition in a ``composite`` equation's parameters; JAX 0.12 names it otherwise."""
-    return params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
+    body: jex_core.ClosedJaxpr = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
+    return body
 
 
 def is_unspecified_sharding(sharding: Any) -> bool:
