@@ -2,8 +2,9 @@
 
     python benchmarks/compile_time.py [--models resnet50 gpt2-prefill] [--sizes 1000 10000 100000]
 
-For each model: the pipeline with its default verification, and XLA compiling the program as it was traced (weights as
-arguments), alternating; medians. For each size: a drawn chain of that many equations through the same pipeline, and the
+For each model: the pipeline with its default verification, and XLA compiling the program as it was traced,
+alternating; medians. XLA compiles it twice: with the weights as arguments, and as literals, which is what `jax.jit` of
+a function that closes over them does. For each size: a chain of that many equations through the same pipeline, and the
 time per equation, which stays the same when growth is linear.
 """
 
@@ -32,10 +33,14 @@ def pipeline_seconds(program, chosen, pipeline_report=None):
     return time.process_time() - start
 
 
-def xla_seconds(program):
+def xla_seconds(program, literals):
     """Seconds of CPU time that XLA takes to compile the program as traced."""
     jax.clear_caches()
-    lowered = jax.jit(program.function_of_constants).lower(program.jaxpr.consts, *program.input_specs())
+    specs = program.input_specs()
+    if literals:
+        lowered = jax.jit(program.flat_function).lower(*specs)
+    else:
+        lowered = jax.jit(program.function_of_constants).lower(program.jaxpr.consts, *specs)
     start = time.process_time()
     lowered.compile()
     return time.process_time() - start
@@ -46,8 +51,11 @@ def measure_model(name, chosen, rounds):
     model = zoo.load(name)
     program = xlapass.trace(lambda *inputs: model.fn(model.params, *inputs), *model.inputs)
     pipeline_seconds(program, chosen)  # imports and first traces
-    pairs = [(pipeline_seconds(program, chosen), xla_seconds(program)) for _ in range(rounds)]
-    return program, statistics.median(p for p, _ in pairs), statistics.median(x for _, x in pairs)
+    rows = [
+        (pipeline_seconds(program, chosen), xla_seconds(program, False), xla_seconds(program, True))
+        for _ in range(rounds)
+    ]
+    return program, [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
 def chain(equations):
@@ -72,13 +80,14 @@ def main():
     args = parser.parse_args()
     chosen = plan("cpu")
     console = Console()
-    models = Table(
-        "model", "equations", "pipeline s", "XLA s", "pipeline / XLA", title="CPU seconds", title_justify="left"
-    )
+    models = Table(title="CPU seconds", title_justify="left")
+    for heading in ("model", "equations", "pipeline", "XLA, arguments", "XLA, literals", "pipeline / XLA"):
+        models.add_column(heading)
     for name in args.models:
-        program, ours, theirs = measure_model(name, chosen, args.rounds)
-        count = operation_count(program.jaxpr)
-        models.add_row(name, str(count), f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}")
+        program, (ours, arguments, literals) = measure_model(name, chosen, args.rounds)
+        ratios = f"{ours / arguments:.2f}, {ours / literals:.2f}"
+        seconds = (f"{value:.2f}" for value in (ours, arguments, literals))
+        models.add_row(name, str(operation_count(program.jaxpr)), *seconds, ratios)
     console.print(models)
     growth = Table("equations", "pipeline s", "us per equation", title="Growth", title_justify="left")
     for size in args.sizes:
