@@ -8,13 +8,23 @@ from ...core.forms import Signature
 from . import costs
 from .geometry import Geometry, dilated, signature_geometry
 
-CONVOLUTION_FLOPS = 350e9
-"""The library's 2-D convolution over an image of enough positions."""
+CONVOLUTION_FLOPS = 400e9
+"""The library's 2-D convolution."""
+
+FULL_DEPTH = 512
+FULL_DEPTH_POWER = 0.3
+"""With fewer multiply-adds than this per output, its rate falls by this power of them."""
+
+AWKWARD_OUTPUTS = (16, 32)
+AWKWARD_FLOPS = 15e9
+"""For so few output features, or for so few and an odd number of input features, it falls back to slow loops."""
 
 KERNEL_BYTES_PER_SECOND = 15e9
-"""How fast the kernel is brought into the library's own order, at each call."""
+CACHED_KERNEL_BYTES = 256e3
+"""How fast the kernel is brought into the library's own order, at each call; a small one costs nothing."""
 
-EIGEN_FLOPS = 60e9
+LINE_FLOPS = 180e9
+VOLUME_FLOPS = 45e9
 """1-D and 3-D convolutions, which the library does not take."""
 
 GROUP_FLOPS = 20e9
@@ -47,14 +57,23 @@ def convolution_seconds(shape: Geometry, *, rank: int | None = None, groups: int
     if groups is not None:
         joined = shape.groups / groups
         seconds = flops * joined / CONVOLUTION_FLOPS + weights * joined / KERNEL_BYTES_PER_SECOND
-        return seconds + groups * 2 * costs.KERNEL_SECONDS
+        return seconds + groups * 2 * costs.WAKE_SECONDS
     if shape.groups > 1:
-        return flops / GROUP_FLOPS + costs.KERNEL_SECONDS
+        return flops / GROUP_FLOPS + costs.kernel(weights)
     if rank != 2:
-        return flops / EIGEN_FLOPS + costs.KERNEL_SECONDS
-    depth = shape.taps * shape.group_features
-    rate = CONVOLUTION_FLOPS * math.sqrt(min(1.0, depth / 64))
-    return costs.KERNEL_SECONDS + flops / rate + weights / KERNEL_BYTES_PER_SECOND
+        return flops / (LINE_FLOPS if rank == 1 else VOLUME_FLOPS) + costs.kernel(weights)
+    traffic = 4.0 * (shape.in_positions * shape.in_features + shape.out_positions * shape.out_features)
+    arithmetic = max(flops / _library_flops(shape), traffic / costs.CACHE_BYTES_PER_SECOND)
+    packing = max(0.0, weights - CACHED_KERNEL_BYTES) / KERNEL_BYTES_PER_SECOND
+    return costs.kernel(traffic) + arithmetic + packing
+
+
+def _library_flops(shape: Geometry) -> float:
+    """The rate of the 2-D library convolution, which depends on the features most of all."""
+    depth, out = shape.group_features, shape.out_features
+    if out <= AWKWARD_OUTPUTS[0] or (depth % 2 and out <= AWKWARD_OUTPUTS[1]):
+        return min(CONVOLUTION_FLOPS, AWKWARD_FLOPS * (1 + depth))
+    return CONVOLUTION_FLOPS * math.pow(min(1.0, depth * shape.taps / FULL_DEPTH), FULL_DEPTH_POWER)
 
 
 def tap_sum_seconds(shape: Geometry) -> float:

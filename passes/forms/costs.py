@@ -8,29 +8,42 @@ from __future__ import annotations
 
 import math
 
-KERNEL_SECONDS = 5e-6
-"""Starting one kernel on both cores and waiting for it."""
+KERNEL_SECONDS = 1e-6
+"""Starting one kernel."""
+
+WAKE_SECONDS = 4e-6
+PARALLEL_BYTES = 64e3
+"""XLA spreads a kernel over the cores, and waits for them, when it touches more than this."""
 
 CACHE_BYTES_PER_SECOND = 100e9
 """What a fused loop reads and writes while its arrays stay in the cache."""
 
+MEMORY_BYTES_PER_SECOND = 40e9
+"""What a product streams through that does not stay in the cache, such as weights."""
+
 VECTOR_FLOPS = 150e9
 """Multiply-adds count as two; a fused loop that loads both operands of each."""
+
+VECTOR_ELEMENTS = 8
+"""Elements of one vector; XLA vectorizes along the innermost dimension."""
 
 DOT_FLOPS = 400e9
 """A large product of float32 matrices."""
 
 DOT_MINIMUM = 32
-"""A product with a shorter side than this runs proportionally slower."""
+"""A product whose depth or width is less than this runs proportionally slower."""
 
-VECTOR_ELEMENTS = 8
-"""Elements of one vector; XLA vectorizes along the innermost dimension."""
+
+def kernel(bytes_touched: float) -> float:
+    """Starting a kernel, and waiting for it."""
+    return KERNEL_SECONDS + (WAKE_SECONDS if bytes_touched > PARALLEL_BYTES else 0.0)
 
 
 def loop(bytes_touched: float, operations: float = 0.0, *, width: int = 64) -> float:
     """A fused loop over arrays whose innermost dimension has ``width`` elements: memory, then arithmetic."""
     lanes = width / (VECTOR_ELEMENTS * -(-width // VECTOR_ELEMENTS))
-    return KERNEL_SECONDS + bytes_touched / CACHE_BYTES_PER_SECOND + operations / (VECTOR_FLOPS * lanes)
+    work = bytes_touched / CACHE_BYTES_PER_SECOND + operations / (VECTOR_FLOPS * lanes)
+    return kernel(bytes_touched) + work
 
 
 def dot(rows: float, depth: float, columns: float, batch: float = 1.0) -> float:
@@ -40,4 +53,4 @@ def dot(rows: float, depth: float, columns: float, batch: float = 1.0) -> float:
         fill *= math.sqrt(min(1.0, side / DOT_MINIMUM))
     traffic = 4.0 * batch * (rows * depth + depth * columns + rows * columns)
     arithmetic = 2.0 * batch * rows * depth * columns / (DOT_FLOPS * fill)
-    return KERNEL_SECONDS + max(arithmetic, traffic / CACHE_BYTES_PER_SECOND)
+    return kernel(traffic) + max(arithmetic, traffic / MEMORY_BYTES_PER_SECOND)

@@ -20,7 +20,7 @@ from .pooling import highest, lowest
 LONGEST_SUM = 4096
 """A loop adds one after the other; of more floats than this, the rounding would show."""
 
-STEP_SECONDS = 0.05e-6
+STEP_SECONDS = 8e-9
 """One step of a loop, apart from what it computes."""
 
 Combine = Callable[[Any, Any], Any]
@@ -66,26 +66,29 @@ def _loop_applies_to_sums(signature: Signature) -> str | None:
     return _applies(signature)
 
 
-def _direct_cost(signature: Signature) -> float:
+def _is_inner(signature: Signature) -> bool:
+    return bool(signature.params["axis"] == len(signature.operands[0].shape) - 1)
+
+
+def _sum_cost(signature: Signature) -> float:
     (operand,) = signature.operands
-    length = int(operand.shape[signature.params["axis"]])
-    passes = 1.0 + max(1.0, length.bit_length() / 4)
-    inner = 1.0 if signature.params["axis"] == len(operand.shape) - 1 else 2.0
-    return 2 * costs.KERNEL_SECONDS + operand.size * 0.5e-9 * passes * inner
+    return costs.kernel(0.0) + operand.size * (2e-9 if _is_inner(signature) else 3e-9)
+
+
+def _extreme_cost(signature: Signature) -> float:
+    return 2 * _sum_cost(signature)
 
 
 def _loop_cost(signature: Signature) -> float:
     (operand,) = signature.operands
-    inner = 1.0 if signature.params["axis"] == len(operand.shape) - 1 else 0.5
     steps = int(operand.shape[signature.params["axis"]]) * STEP_SECONDS
-    return costs.KERNEL_SECONDS + steps + operand.size * inner * 1e-9
+    return costs.kernel(0.0) + steps + operand.size * (1.4e-9 if _is_inner(signature) else 0.6e-9)
 
 
 def _prefix_cost(signature: Signature) -> float:
     (operand,) = signature.operands
     levels = int(operand.shape[signature.params["axis"]]).bit_length()
-    inner = 1.5 if signature.params["axis"] == len(operand.shape) - 1 else 0.8
-    return levels * costs.KERNEL_SECONDS / 2 + operand.size * inner * 1e-9
+    return levels * costs.kernel(0.0) + operand.size * (1.8e-9 if _is_inner(signature) else 0.8e-9)
 
 
 def _sums(primitive: Any, combine: Combine, neutral: Callable[[Any], Any]) -> tuple[Form, ...]:
@@ -96,7 +99,7 @@ def _sums(primitive: Any, combine: Combine, neutral: Callable[[Any], Any]) -> tu
         return prefix(operand, axis=axis, reverse=reverse, combine=combine)
 
     return (
-        direct_form(primitive, _direct_cost),
+        direct_form(primitive, _sum_cost),
         Form("row-after-row", primitive.name, loop, _loop_applies_to_sums, _loop_cost),
         Form("prefix", primitive.name, tree, _applies, _prefix_cost),
     )
@@ -107,7 +110,7 @@ def _extremes(primitive: Any, combine: Combine, neutral: Callable[[Any], Any]) -
         return row_after_row(operand, axis=axis, reverse=reverse, combine=combine, neutral=neutral)
 
     return (
-        direct_form(primitive, _direct_cost),
+        direct_form(primitive, _extreme_cost),
         Form("row-after-row", primitive.name, loop, _applies, _loop_cost, "exact"),
     )
 

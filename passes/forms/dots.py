@@ -13,6 +13,7 @@ from jax.extend.core import primitives
 
 from ...core.forms import Form, Signature, direct_form
 from . import costs
+from .costs import DOT_MINIMUM
 from .geometry import balanced, why_prescribed
 from .products import product
 
@@ -32,9 +33,15 @@ LEAST_BATCH = 16
 TRANSPOSED_ROWS = (2, 16)
 """For how many rows a constant that lies the wrong way is slower; for one row and for many it makes no difference."""
 
-SMALL_PRODUCT_SECONDS = 12e-9
+SMALL_PRODUCT_SECONDS = 3e-9
+SMALL_STEP_SECONDS = 0.2e-9
 ODD_PRODUCT_SECONDS = 350e-9
-"""One product of a batch; those of 4 to 7 rows, depth and columns fall into a slow path."""
+"""One product of a batch, and each of its multiply-adds; those of 4 to 7 rows, depth and columns take a slow path."""
+
+SHORT_ROW = 8
+SHORT_ROW_SECONDS = 0.18e-9
+LONG_ROW_SECONDS = 0.05e-9
+"""One multiply-add of a product that is written out, by how many columns it has."""
 
 
 def widened(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
@@ -125,6 +132,8 @@ def _written_applies(signature: Signature) -> str | None:
     batch, rows, depth, columns = _matrix_sizes(signature)
     if batch < LEAST_BATCH:
         return f"{batch} products are fewer than {LEAST_BATCH}"
+    if rows == 1:
+        return "its products have one row"
     if depth > MOST_DEPTH or rows * columns > MOST_OUTPUTS:
         return f"its products of depth {depth} with {rows * columns} outputs are too large"
     return _why_not_float(signature, integers=True)
@@ -132,10 +141,12 @@ def _written_applies(signature: Signature) -> str | None:
 
 def _direct_cost(signature: Signature) -> float:
     batch, rows, depth, columns = _matrix_sizes(signature)
-    seconds = costs.dot(rows, depth, columns, batch)
-    if batch > 1:
+    if batch >= LEAST_BATCH and max(rows, depth, columns) < DOT_MINIMUM:
         odd = all(4 <= side <= 7 for side in (rows, depth, columns))
-        seconds += batch * (ODD_PRODUCT_SECONDS if odd else SMALL_PRODUCT_SECONDS)
+        product_seconds = SMALL_PRODUCT_SECONDS + SMALL_STEP_SECONDS * rows * depth * columns
+        seconds = batch * (ODD_PRODUCT_SECONDS if odd else product_seconds)
+    else:
+        seconds = costs.dot(rows, depth, columns, batch)
     for operand in signature.operands:
         if operand.dtype in ("bfloat16", "float16"):
             seconds += CONVERSION_SECONDS * operand.size
@@ -155,7 +166,8 @@ def _turned_cost(signature: Signature) -> float:
 
 def _written_cost(signature: Signature) -> float:
     batch, rows, depth, columns = _matrix_sizes(signature)
-    return costs.loop(signature.bytes, 30.0 * batch * rows * depth * columns)
+    step = SHORT_ROW_SECONDS if columns < SHORT_ROW else LONG_ROW_SECONDS
+    return costs.kernel(signature.bytes) + step * batch * rows * depth * columns
 
 
 FORMS = (

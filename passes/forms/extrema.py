@@ -28,6 +28,10 @@ PAIR_SECONDS = 2.2e-9
 ROW_SECONDS = 8e-9
 """Starting and ending the reduction of one row."""
 
+WIDE_ROWS = 4096
+FAR_SECONDS = 2.5e-9
+"""Elements further apart than this are reduced one by one."""
+
 
 def extreme_then_index(operand: jax.Array, *, axes: tuple[int], index_dtype: Any, largest: bool) -> jax.Array:
     """``argmax`` or ``argmin`` along a long axis; the first NaN wins, else the first of equal extremes."""
@@ -78,21 +82,22 @@ def _short_applies(signature: Signature) -> str | None:
 
 
 def _direct_cost(signature: Signature) -> float:
-    return costs.KERNEL_SECONDS + signature.operands[0].size * PAIR_SECONDS
+    return costs.kernel(0.0) + signature.operands[0].size * PAIR_SECONDS
 
 
 def _long_cost(signature: Signature) -> float:
     (operand,) = signature.operands
     axis = signature.params["axes"][0]
+    if axis != len(operand.shape) - 1 and operand.shape[-1] > WIDE_ROWS:
+        return 2 * operand.size * FAR_SECONDS
     rows = operand.size / int(operand.shape[axis])
-    per_row = ROW_SECONDS if axis == len(operand.shape) - 1 else 0.0
-    return 3 * costs.KERNEL_SECONDS + 2 * rows * per_row + 3 * costs.loop(operand.bytes, 3.0 * operand.size)
+    return 2 * rows * ROW_SECONDS + 3 * costs.loop(operand.bytes, 3.0 * operand.size)
 
 
 def _short_cost(signature: Signature) -> float:
     (operand,) = signature.operands
-    width = 8 if signature.params["axes"][0] != len(operand.shape) - 1 else 2
-    return costs.loop(operand.bytes, 6.0 * operand.size, width=width)
+    width = 8 if signature.params["axes"][0] != len(operand.shape) - 1 else 4
+    return costs.loop(operand.bytes, 12.0 * operand.size, width=width)
 
 
 def _forms(primitive: Any, largest: bool) -> tuple[Form, ...]:

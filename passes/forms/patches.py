@@ -28,6 +28,9 @@ from .geometry import (
 )
 from .products import product
 
+COPY_BYTES = 32.0
+"""Writing one element of a patch: XLA copies patches in short runs, which is slower than a loop."""
+
 MAX_TAPS = 128
 """More slices than this take long to compile and are better left to the primitive."""
 
@@ -85,7 +88,7 @@ def _shifts_apply(signature: Signature) -> str | None:
 def _patches_cost(signature: Signature) -> float:
     shape = signature_geometry(signature)
     depth = shape.taps * shape.in_features
-    seconds = costs.loop(8.0 * shape.out_positions * depth) + padding_seconds(shape)
+    seconds = costs.loop(COPY_BYTES * shape.out_positions * depth) + padding_seconds(shape)
     return seconds + costs.dot(shape.out_positions, depth, shape.out_features)
 
 
@@ -94,8 +97,8 @@ def _shifts_cost(signature: Signature) -> float:
     width = shape.taps * shape.out_features
     seconds = costs.dot(shape.in_positions, shape.in_features, width)
     if any(map(any, shape.padding)):
-        seconds += costs.loop(8.0 * shape.in_positions * width)
-    seconds += costs.loop(4.0 * shape.out_positions * (width + shape.out_features))
+        seconds += costs.loop(16.0 * shape.in_positions * width)
+    seconds += costs.loop(8.0 * shape.out_positions * (width + shape.out_features))
     return seconds
 
 

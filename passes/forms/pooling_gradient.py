@@ -130,7 +130,7 @@ def _taps(signature: Signature) -> int:
 
 
 def _direct_cost(signature: Signature) -> float:
-    return costs.KERNEL_SECONDS + signature.operands[0].size * (_taps(signature) + 4) * TERM_SECONDS
+    return costs.WAKE_SECONDS + signature.operands[0].size * (_taps(signature) + 4) * TERM_SECONDS
 
 
 def _cost(signature: Signature) -> float:
@@ -138,7 +138,7 @@ def _cost(signature: Signature) -> float:
     finding = costs.loop(operand.bytes + source.bytes, 4.0 * source.size * _taps(signature))
     sending = costs.loop(source.bytes + operand.bytes, 3.0 * source.size * _taps(signature))
     phases = int(math.prod(signature.params["window_strides"]))
-    return finding + sending + costs.loop(2 * operand.bytes) + phases * costs.KERNEL_SECONDS
+    return finding + sending + costs.loop(2 * operand.bytes) + phases * costs.WAKE_SECONDS
 
 
 FORMS = (

@@ -152,7 +152,7 @@ def _applies(signature: Signature) -> str | None:
 def _cost(signature: Signature) -> float:
     shape = signature_geometry(signature)
     phases = math.prod(shape.lhs_dilation)
-    interleaving = costs.loop(8.0 * shape.out_positions * shape.out_features) + phases * costs.KERNEL_SECONDS
+    interleaving = costs.loop(8.0 * shape.out_positions * shape.out_features) + phases * costs.WAKE_SECONDS
     if shape.group_features == 1:
         return tap_sum_seconds(dataclasses.replace(shape, lhs_dilation=(1,) * shape.rank)) / phases + interleaving
     return convolution_seconds(shape) + interleaving

@@ -20,6 +20,9 @@ from . import costs
 from .geometry import Geometry, accumulation_dtype, geometry, result_dtype, signature_geometry, why_unusual
 from .products import product
 
+COPY_BYTES = 24.0
+"""Gathering one element, and turning it, as bytes of a plain loop."""
+
 MAX_POSITIONS = 128
 """More result positions than this are not a kernel's gradient, but an ordinary convolution."""
 
@@ -36,8 +39,8 @@ def position_product(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array
     windows = list(_windows(_features_first(lhs, params["dimension_numbers"].lhs_spec), shape))
     dtype, precision = result_dtype(lhs, params), params["precision"]
     if shape.batch_groups == 1:
-        patches = jnp.concatenate(windows, axis=1)
-        out = product(patches, kernel, ((0,), (0,)), dtype=dtype, precision=precision)
+        patches = lax.optimization_barrier(jnp.concatenate(windows, axis=1).T)
+        out = product(patches, kernel, ((1,), (0,)), dtype=dtype, precision=precision)
     elif shape.batch_groups == shape.batch:
         wide = accumulation_dtype(lhs, params)
         repeats = shape.out_features // shape.batch
@@ -109,12 +112,12 @@ def _cost(signature: Signature) -> float:
     shape = signature_geometry(signature)
     positions = float(np.prod(shape.out_image))
     depth = float(shape.taps * shape.group_features)
-    patches = 4.0 * depth * positions * shape.batch
+    patches = positions * depth * shape.batch
     if shape.batch_groups == shape.batch:
-        return costs.loop(4 * patches, shape.multiply_adds) + positions * costs.KERNEL_SECONDS
-    seconds = costs.loop(3 * patches) + costs.loop(2 * patches)
+        return costs.loop(16 * patches, shape.multiply_adds) + positions * costs.WAKE_SECONDS
     rows = positions * shape.batch / shape.batch_groups
-    return seconds + costs.dot(rows, depth, shape.out_features / shape.batch_groups, shape.batch_groups)
+    product_seconds = costs.dot(rows, depth, shape.out_features / shape.batch_groups, shape.batch_groups)
+    return costs.loop(COPY_BYTES * patches) + product_seconds
 
 
 FORMS = (Form("position-product", "conv_general_dilated", position_product, _applies, _cost),)

@@ -7,9 +7,8 @@ larger transforms.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -37,18 +36,9 @@ TILE = 2
 PIECE_BYTES = 2**23
 """An image whose transforms take more than this is done in pieces, which stay in the cache and share their memory."""
 
-MOST_PIECES = 16
-
-CAUTION = 1.1
-"""The transforms lose more than the product when memory is busy; so the cost model overstates them a little."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """A range of images and a range of rows of tiles."""
-
-    images: tuple[int, int]
-    rows: tuple[int, int]
+INPUT_PASSES = 2.0
+RESULT_PASSES = 4.0
+"""How often a plain loop could touch all 16 planes in the time that a transform takes."""
 
 
 def winograd(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
@@ -57,13 +47,23 @@ def winograd(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
     The kernel's transform depends on ``rhs`` alone, so it is done once where that is a constant.
     """
     shape = geometry(lhs.shape, rhs.shape, params)
+    rows, columns = _tiles(shape)
     image = channels_last(lhs, params)
     kernel = _transform_kernel(kernel_last(rhs, params))
-    parts: dict[tuple[int, int], list[jax.Array]] = {}
-    for piece in _pieces(shape, image.dtype.itemsize):
-        part = _one_piece(image, kernel, piece, shape, params["precision"])
-        parts.setdefault(piece.images, []).append(part)
-    out = jnp.concatenate([jnp.concatenate(rows, axis=1) for rows in parts.values()])
+    pieces = _pieces(shape, image.dtype.itemsize)
+    step = -(-rows // pieces)
+    (above, _), (left, _) = shape.padding
+    height, width = shape.image
+    below, right = TILE * step * pieces + 2 - height - above, TILE * columns + 2 - width - left
+    image = pad_image(image, [(above, below), (left, right)])
+
+    def one_piece(image: jax.Array) -> jax.Array:
+        transformed = _transform_image(image, step, columns)
+        dtype, precision = transformed.dtype, params["precision"]
+        products = product(transformed, kernel, ((2,), (1,)), ((0,), (0,)), dtype=dtype, precision=precision)
+        return _transform_result(products, shape.batch, step, columns)
+
+    out = one_piece(image) if pieces == 1 else _piece_after_piece(image, one_piece, pieces, step, shape)
     out = out[:, : shape.out_image[0], : shape.out_image[1]].astype(result_dtype(lhs, params))
     return from_channels_last(out, params)
 
@@ -73,33 +73,26 @@ def _tiles(shape: Geometry) -> tuple[int, int]:
     return rows, columns
 
 
-def _pieces(shape: Geometry, width: int) -> Iterator[Piece]:
+def _pieces(shape: Geometry, width: int) -> int:
+    """In how many bands of rows to do an image."""
     rows, columns = _tiles(shape)
-    per_row = 16 * width * columns * (shape.in_features + shape.out_features)
-    per_image = per_row * rows
-    images = min(shape.batch, max(1, PIECE_BYTES // per_image))
-    images = max(images, -(-shape.batch // MOST_PIECES))
-    row_pieces = min(MOST_PIECES, rows, -(-per_image // PIECE_BYTES)) if images == 1 else 1
-    step = -(-rows // row_pieces)
-    for first in range(0, shape.batch, images):
-        for row in range(0, rows, step):
-            yield Piece((first, min(first + images, shape.batch)), (row, min(row + step, rows)))
+    transforms = 16 * width * shape.batch * rows * columns * (shape.in_features + shape.out_features)
+    return min(rows, -(-transforms // PIECE_BYTES))
 
 
-def _one_piece(image: jax.Array, kernel: jax.Array, piece: Piece, shape: Geometry, precision: Any) -> jax.Array:
-    """The outputs of one piece, an even number of rows and columns."""
-    (first_image, last_image), (first_row, last_row) = piece.images, piece.rows
-    (above, _), (left, _) = shape.padding
-    height, width = shape.image
-    start, stop = TILE * first_row - above, TILE * last_row + 2 - above
-    seen = max(0, min(start, height)), max(0, min(stop, height))
-    columns = _tiles(shape)[1]
-    part = image[first_image:last_image, seen[0] : seen[1]]
-    low = min(seen[0] - start, stop - start)
-    part = pad_image(part, [(low, stop - start - low - (seen[1] - seen[0])), (left, TILE * columns + 2 - width - left)])
-    transformed = _transform_image(part, last_row - first_row, columns)
-    products = product(transformed, kernel, ((2,), (1,)), ((0,), (0,)), dtype=transformed.dtype, precision=precision)
-    return _transform_result(products, last_image - first_image, last_row - first_row, columns)
+def _piece_after_piece(
+    image: jax.Array, one_piece: Callable[[jax.Array], jax.Array], pieces: int, step: int, shape: Geometry
+) -> jax.Array:
+    def body(index: jax.Array, out: jax.Array) -> jax.Array:
+        first = TILE * step * index
+        part = one_piece(lax.dynamic_slice_in_dim(image, first, TILE * step + 2, axis=1))
+        updated: jax.Array = lax.dynamic_update_slice_in_dim(out, part, first, axis=1)
+        return updated
+
+    columns = TILE * _tiles(shape)[1]
+    blank = jnp.zeros((shape.batch, TILE * step * pieces, columns, shape.out_features), image.dtype)
+    out: jax.Array = lax.fori_loop(0, pieces, body, blank)
+    return out
 
 
 def _transform_image(image: jax.Array, rows: int, columns: int) -> jax.Array:
@@ -164,11 +157,11 @@ def _cost(signature: Signature) -> float:
     tiles = shape.batch * math.prod(_tiles(shape))
     image = 4.0 * 16 * tiles * shape.in_features
     result = 4.0 * 16 * tiles * shape.out_features
-    seconds = costs.loop(2.5 * image) + costs.loop(1.5 * result)
+    seconds = costs.loop(INPUT_PASSES * image + RESULT_PASSES * result) + 2 * costs.KERNEL_SECONDS
     seconds += costs.dot(tiles, shape.in_features, shape.out_features, 16)
     if not signature.operands[1].constant:
         seconds += costs.loop(100.0 * shape.in_features * shape.out_features)
-    return CAUTION * seconds
+    return seconds
 
 
 FORMS = (Form("winograd", "conv_general_dilated", winograd, _applies, _cost),)

@@ -110,6 +110,8 @@ EXAMPLES = {
         "tap-sum", (2, 8, 6, 6), (8, 1, 5, 5),
         {"window_strides": ONE, "padding": [(2, 2), (-1, 3)], "dimension_numbers": NCHW, "feature_group_count": 8},
     ),
+    "first layer": ("feature-sum", (1, 9, 9, 3), (3, 3, 3, 16), {"window_strides": TWO, "padding": "SAME",
+                                                               "dimension_numbers": NHWC}),
     "pointwise": ("product", (2, 5, 5, 8), (1, 1, 8, 4), {"window_strides": TWO, "padding": "VALID",
                                                         "dimension_numbers": NHWC}),
     "3x3": ("winograd", (2, 7, 10, 4), (3, 3, 4, 6), {"window_strides": ONE, "padding": "SAME",

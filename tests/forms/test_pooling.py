@@ -87,7 +87,7 @@ def test_long_sums_round_like_the_primitive() -> None:
 @pytest.mark.parametrize(
     ("reason", "window", "padding"),
     [
-        ("its windows neither overlap nor are padded", (2, 2), "VALID"),
+        ("its windows do not overlap", (2, 2), "SAME"),
         ("its window is longer than 64", (99, 1), "SAME"),
     ],
 )
