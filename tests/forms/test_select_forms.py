@@ -51,16 +51,16 @@ def test_a_slow_operation_is_replaced() -> None:
 
 
 def test_what_depends_on_weights_is_computed_once() -> None:
-    kernel = jnp.ones((3, 3, 64, 64))
+    kernel = jnp.ones((3, 3, 128, 128))
     before, after = selected(
         lambda x: lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")),
-        jnp.ones((1, 14, 14, 64)),
+        jnp.ones((1, 14, 14, 128)),
         pipeline='select-forms{only="conv_general_dilated/winograd"}',
     )
     assert names(before) == ["conv_general_dilated"]
-    assert (16, 64, 64) in [const.shape for const in after.consts]
+    assert (16, 128, 128) in [const.shape for const in after.consts]
     assert "dot_general" in names(after)
-    x = jnp.ones((1, 14, 14, 64))
+    x = jnp.ones((1, 14, 14, 128))
     np.testing.assert_allclose(after(x), before(x), rtol=1e-5)
 
 
