@@ -176,8 +176,9 @@ def others() -> Iterator[Case]:
             fn = lambda x, w: lax.dot_general(x, w, (((1,), (1,)), ((), ())))  # noqa: E731
             name = f"{jnp.dtype(dtype).name} product {rows}x{depth} with transposed constant {columns}x{depth}"
             yield name, fn, [((rows, depth), dtype), ((columns, depth), dtype)], (1,)
-    for batch, rows, depth, columns in [(4096, 2, 2, 2), (4096, 3, 3, 3), (4096, 4, 4, 4), (4096, 4, 4, 1),
-                                        (4096, 8, 4, 8), (64, 4, 4, 4), (192, 49, 32, 49), (4096, 1, 8, 8)]:  # fmt: skip
+    sizes = [(4096, 2, 2, 2), (4096, 3, 3, 3), (4096, 4, 4, 4), (4096, 4, 4, 1)]
+    sizes += [(4096, 8, 4, 8), (64, 4, 4, 4), (192, 49, 32, 49), (4096, 1, 8, 8)]
+    for batch, rows, depth, columns in sizes:
         types = [((batch, rows, depth), F32), ((batch, depth, columns), F32)]
         yield f"{batch} products {rows}x{depth}x{columns}", lambda x, y: jax.lax.batch_matmul(x, y), types, ()
 
