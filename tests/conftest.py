@@ -5,6 +5,7 @@ variable ``XLAPASS_SWEEP=1`` selects many random ones instead.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `from programs import prog
 
 import hypothesis
 import jax
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the commands that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_enable_x64", False)
 jax.config.update("jax_enable_compilation_cache", False)
