@@ -1,12 +1,17 @@
-"""3x3 convolution as Winograd's F(2x2, 3x3): 16 products for what takes 36 multiplications per channel pair.
+"""3x3 convolution by Winograd's algorithms: a few products of transformed tiles in place of nine multiplications.
 
-A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1. The error is a few
-units in the last place of the largest term; F(4x4, 3x3) would multiply less, round worse, and lose time here to its
-larger transforms.
+F(2x2, 3x3) makes 4 outputs from 16 products, F(4x4, 3x3) makes 16 outputs from 36; the direct way takes 36 and 144.
+
+A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4. The error of the larger
+algorithm depends on its interpolation points (B. Barabasz et al., "Error Analysis and Improving the Accuracy of
+Winograd Convolution for Deep Neural Networks", ACM TOMS 2020): with 0, 1, -1, 2, -2 it is some 20 times that of adding
+up the products in order; with the points below, 6 times, which is 3e-6 of the largest output.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -30,113 +35,181 @@ from .geometry import (
 )
 from .products import product
 
-TILE = 2
-"""Outputs per tile and dimension."""
-
 PIECE_BYTES = 2**23
 """An image whose transforms take more than this is done in pieces, which stay in the cache and share their memory."""
 
-INPUT_PASSES = 2.0
-RESULT_PASSES = 4.0
-"""How often a plain loop could touch all 16 planes in the time that a transform takes."""
+A, B = 2 / 3, 3 / 2
+A2, B2 = A * A, B * B
+"""Interpolation points of the larger algorithm, besides 0, -A, -B and infinity; their product is 1."""
+
+Mix = Callable[[list[jax.Array]], list[jax.Array]]
 
 
-def winograd(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
-    """A 3x3 convolution of stride 1 without groups or dilation; any padding.
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """One of the algorithms F(tile x tile, 3x3).
 
-    The kernel's transform depends on ``rhs`` alone, so it is done once where that is a constant.
+    Attributes:
+      tile: outputs per dimension.
+      inputs: elements per dimension that they see.
+      mix_inputs, mix_kernel, mix_outputs: the transforms of one dimension.
+      input_passes, result_passes: how often a plain loop could touch all planes in the time of a transform.
     """
-    shape = geometry(lhs.shape, rhs.shape, params)
-    rows, columns = _tiles(shape)
-    image = channels_last(lhs, params)
-    kernel = _transform_kernel(kernel_last(rhs, params))
-    pieces = _pieces(shape, image.dtype.itemsize)
-    step = -(-rows // pieces)
-    (above, _), (left, _) = shape.padding
-    height, width = shape.image
-    below, right = TILE * step * pieces + 2 - height - above, TILE * columns + 2 - width - left
-    image = pad_image(image, [(above, below), (left, right)])
 
-    def one_piece(image: jax.Array) -> jax.Array:
-        transformed = _transform_image(image, step, columns)
-        dtype, precision = transformed.dtype, params["precision"]
-        products = product(transformed, kernel, ((2,), (1,)), ((0,), (0,)), dtype=dtype, precision=precision)
-        return _transform_result(products, shape.batch, step, columns)
+    tile: int
+    mix_inputs: Mix
+    mix_kernel: Mix
+    mix_outputs: Mix
+    input_passes: float
+    result_passes: float
 
-    out = one_piece(image) if pieces == 1 else _piece_after_piece(image, one_piece, pieces, step, shape)
-    out = out[:, : shape.out_image[0], : shape.out_image[1]].astype(result_dtype(lhs, params))
-    return from_channels_last(out, params)
+    @property
+    def inputs(self) -> int:
+        """Elements per dimension that a tile sees; its planes are as many squared."""
+        return self.tile + 2
+
+    def tiles(self, shape: Geometry) -> tuple[int, int]:
+        """Tiles per dimension."""
+        rows, columns = (-(-size // self.tile) for size in shape.out_image)
+        return rows, columns
 
 
-def _tiles(shape: Geometry) -> tuple[int, int]:
-    rows, columns = (-(-size // TILE) for size in shape.out_image)
-    return rows, columns
-
-
-def _pieces(shape: Geometry, width: int) -> int:
-    """In how many bands of rows to do an image."""
-    rows, columns = _tiles(shape)
-    transforms = 16 * width * shape.batch * rows * columns * (shape.in_features + shape.out_features)
-    return min(rows, -(-transforms // PIECE_BYTES))
-
-
-def _piece_after_piece(
-    image: jax.Array, one_piece: Callable[[jax.Array], jax.Array], pieces: int, step: int, shape: Geometry
-) -> jax.Array:
-    def body(index: jax.Array, out: jax.Array) -> jax.Array:
-        first = TILE * step * index
-        part = one_piece(lax.dynamic_slice_in_dim(image, first, TILE * step + 2, axis=1))
-        updated: jax.Array = lax.dynamic_update_slice_in_dim(out, part, first, axis=1)
-        return updated
-
-    columns = TILE * _tiles(shape)[1]
-    blank = jnp.zeros((shape.batch, TILE * step * pieces, columns, shape.out_features), image.dtype)
-    out: jax.Array = lax.fori_loop(0, pieces, body, blank)
-    return out
-
-
-def _transform_image(image: jax.Array, rows: int, columns: int) -> jax.Array:
-    """``[batch, 2 rows + 2, 2 columns + 2, features]`` to ``[16, batch * tiles, features]``: B' d B of each tile.
-
-    Rows first, then columns: as one loop it would take XLA four times as long to compile, and run no faster.
-    """
-    batch, _, _, features = image.shape
-    halves = image.reshape(batch, rows + 1, TILE, columns + 1, TILE, features)
-    mixed = jnp.stack(_mix_inputs([halves[:, i // 2 : i // 2 + rows, i % 2] for i in range(4)]))
-    mixed = lax.optimization_barrier(mixed)
-    both = jnp.stack(_mix_inputs([mixed[:, :, :, j // 2 : j // 2 + columns, j % 2] for j in range(4)]), axis=1)
-    result: jax.Array = lax.optimization_barrier(both.reshape(16, batch * rows * columns, features))
-    return result
-
-
-def _mix_inputs(d: list[jax.Array]) -> list[jax.Array]:
+def _inputs_of_two(d: list[jax.Array]) -> list[jax.Array]:
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 
 
-def _transform_kernel(kernel: jax.Array) -> jax.Array:
-    """``[3, 3, in, out]`` to ``[16, in, out]``: G g G'."""
-    rows = _mix_kernel([kernel[i] for i in range(3)])
-    both = [_mix_kernel([row[j] for j in range(3)]) for row in rows]
-    return jnp.stack([cell for row in both for cell in row])
-
-
-def _mix_kernel(g: list[jax.Array]) -> list[jax.Array]:
+def _kernel_of_two(g: list[jax.Array]) -> list[jax.Array]:
     outer = g[0] + g[2]
     return [g[0], 0.5 * (outer + g[1]), 0.5 * (outer - g[1]), g[2]]
 
 
-def _transform_result(products: jax.Array, batch: int, rows: int, columns: int) -> jax.Array:
-    """``[16, batch * tiles, features]`` to ``[batch, 2 rows, 2 columns, features]``: A' m A of each tile."""
-    features = products.shape[-1]
-    cells = [products[k].reshape(batch, rows, columns, features) for k in range(16)]
-    mixed_rows = [_mix_outputs([cells[4 * i + j] for i in range(4)]) for j in range(4)]
-    out = [_mix_outputs([mixed_rows[j][i] for j in range(4)]) for i in range(TILE)]
-    pairs = jnp.stack([jnp.stack(line, axis=3) for line in out], axis=2)
-    return pairs.reshape(batch, TILE * rows, TILE * columns, features)
-
-
-def _mix_outputs(m: list[jax.Array]) -> list[jax.Array]:
+def _outputs_of_two(m: list[jax.Array]) -> list[jax.Array]:
     return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+
+
+def _inputs_of_four(d: list[jax.Array]) -> list[jax.Array]:
+    even_a, odd_a = d[4] - B2 * d[2], A * (d[3] - B2 * d[1])
+    even_b, odd_b = d[4] - A2 * d[2], B * (d[3] - A2 * d[1])
+    first, last = d[0] - (A2 + B2) * d[2] + d[4], d[1] - (A2 + B2) * d[3] + d[5]
+    return [first, even_a + odd_a, even_a - odd_a, even_b + odd_b, even_b - odd_b, last]
+
+
+def _kernel_of_four(g: list[jax.Array]) -> list[jax.Array]:
+    scale_a, scale_b = 0.5 / (A2 * (A2 - B2)), 0.5 / (B2 * (B2 - A2))
+    even_a, odd_a = scale_a * (g[0] + A2 * g[2]), scale_a * A * g[1]
+    even_b, odd_b = scale_b * (g[0] + B2 * g[2]), scale_b * B * g[1]
+    return [g[0], even_a + odd_a, even_a - odd_a, even_b + odd_b, even_b - odd_b, g[2]]
+
+
+def _outputs_of_four(m: list[jax.Array]) -> list[jax.Array]:
+    even_a, odd_a, even_b, odd_b = m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]
+    return [
+        m[0] + even_a + even_b,
+        A * odd_a + B * odd_b,
+        A2 * even_a + B2 * even_b,
+        A2 * A * odd_a + B2 * B * odd_b + m[5],
+    ]
+
+
+TWO = Algorithm(2, _inputs_of_two, _kernel_of_two, _outputs_of_two, input_passes=2.0, result_passes=4.0)
+FOUR = Algorithm(4, _inputs_of_four, _kernel_of_four, _outputs_of_four, input_passes=4.0, result_passes=2.6)
+
+
+def winograd_two(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
+    """F(2x2, 3x3): a 3x3 convolution of stride 1 without groups or dilation; any padding."""
+    return _convolve(TWO, lhs, rhs, params)
+
+
+def winograd_four(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
+    """F(4x4, 3x3), of the same convolutions."""
+    return _convolve(FOUR, lhs, rhs, params)
+
+
+def _convolve(algorithm: Algorithm, lhs: jax.Array, rhs: jax.Array, params: Any) -> jax.Array:
+    """The kernel's transform depends on ``rhs`` alone, so it is done once where that is a constant."""
+    shape = geometry(lhs.shape, rhs.shape, params)
+    rows, columns = algorithm.tiles(shape)
+    image = channels_last(lhs, params)
+    kernel = _transform_kernel(algorithm, kernel_last(rhs, params))
+    pieces = _pieces(algorithm, shape, image.dtype.itemsize)
+    step = -(-rows // pieces)
+    size = (algorithm.tile * (step * pieces + 1), algorithm.tile * (columns + 1))
+    padding = [
+        (low, whole - seen - low) for whole, seen, (low, _) in zip(size, shape.image, shape.padding, strict=True)
+    ]
+    image = pad_image(image, padding)
+
+    def one_piece(image: jax.Array) -> jax.Array:
+        transformed = _transform_image(algorithm, image, step, columns)
+        dtype, precision = transformed.dtype, params["precision"]
+        products = product(transformed, kernel, ((2,), (1,)), ((0,), (0,)), dtype=dtype, precision=precision)
+        return _transform_result(algorithm, products, shape.batch, step, columns)
+
+    if pieces == 1:
+        out = one_piece(image)
+    else:
+        blank = jnp.zeros(
+            (shape.batch, algorithm.tile * step * pieces, algorithm.tile * columns, shape.out_features), image.dtype
+        )
+        out = _piece_after_piece(image, blank, one_piece, algorithm.tile * step, pieces)
+    out = out[:, : shape.out_image[0], : shape.out_image[1]].astype(result_dtype(lhs, params))
+    return from_channels_last(out, params)
+
+
+def _pieces(algorithm: Algorithm, shape: Geometry, width: int) -> int:
+    """In how many bands of rows to do an image; as near to the cache's size as a whole number of equal bands gets."""
+    rows, columns = algorithm.tiles(shape)
+    planes = algorithm.inputs**2
+    transforms = planes * width * shape.batch * rows * columns * (shape.in_features + shape.out_features)
+    wanted = min(rows, -(-transforms // PIECE_BYTES))
+    return min((n for n in range(1, rows + 1) if rows % n == 0), key=lambda n: abs(math.log(n / wanted)))
+
+
+def _piece_after_piece(
+    image: jax.Array, blank: jax.Array, one_piece: Callable[[jax.Array], jax.Array], step: int, pieces: int
+) -> jax.Array:
+    """Bands of ``step`` outputs; what two of them see overlaps by the tile that is padded at the end."""
+    overlap = image.shape[1] - step * pieces
+
+    def body(index: jax.Array, out: jax.Array) -> jax.Array:
+        part = one_piece(lax.dynamic_slice_in_dim(image, step * index, step + overlap, axis=1))
+        updated: jax.Array = lax.dynamic_update_slice_in_dim(out, part, step * index, axis=1)
+        return updated
+
+    out: jax.Array = lax.fori_loop(0, pieces, body, blank)
+    return out
+
+
+def _transform_image(algorithm: Algorithm, image: jax.Array, rows: int, columns: int) -> jax.Array:
+    """``[batch, tile (rows + 1), tile (columns + 1), features]`` to ``[planes, batch * tiles, features]``: B' d B.
+
+    Rows first, then columns: as one loop it would take XLA several times as long to compile, and run no faster.
+    """
+    tile, inputs = algorithm.tile, algorithm.inputs
+    batch, _, _, features = image.shape
+    split = image.reshape(batch, rows + 1, tile, columns + 1, tile, features)
+    parts = [split[:, i // tile : i // tile + rows, i % tile] for i in range(inputs)]
+    mixed = lax.optimization_barrier(jnp.stack(algorithm.mix_inputs(parts)))
+    parts = [mixed[:, :, :, j // tile : j // tile + columns, j % tile] for j in range(inputs)]
+    both = jnp.stack(algorithm.mix_inputs(parts), axis=1)
+    result: jax.Array = lax.optimization_barrier(both.reshape(inputs**2, batch * rows * columns, features))
+    return result
+
+
+def _transform_kernel(algorithm: Algorithm, kernel: jax.Array) -> jax.Array:
+    """``[3, 3, in, out]`` to ``[planes, in, out]``: G g G'."""
+    mixed = algorithm.mix_kernel([kernel[i] for i in range(3)])
+    both = [algorithm.mix_kernel([row[j] for j in range(3)]) for row in mixed]
+    return jnp.stack([plane for row in both for plane in row])
+
+
+def _transform_result(algorithm: Algorithm, products: jax.Array, batch: int, rows: int, columns: int) -> jax.Array:
+    """``[planes, batch * tiles, features]`` to ``[batch, tile rows, tile columns, features]``: A' m A of each tile."""
+    tile, inputs, features = algorithm.tile, algorithm.inputs, products.shape[-1]
+    planes = products.reshape(inputs, inputs, batch, rows, columns, features)
+    mixed = lax.optimization_barrier(jnp.stack(algorithm.mix_outputs([planes[:, j] for j in range(inputs)]), axis=4))
+    both = jnp.stack(algorithm.mix_outputs([mixed[i] for i in range(inputs)]), axis=2)
+    return both.reshape(batch, tile * rows, tile * columns, features)
 
 
 def _applies(signature: Signature) -> str | None:
@@ -152,16 +225,20 @@ def _applies(signature: Signature) -> str | None:
     return why_unusual(signature)
 
 
-def _cost(signature: Signature) -> float:
+def _cost(algorithm: Algorithm, signature: Signature) -> float:
     shape = signature_geometry(signature)
-    tiles = shape.batch * math.prod(_tiles(shape))
-    image = 4.0 * 16 * tiles * shape.in_features
-    result = 4.0 * 16 * tiles * shape.out_features
-    seconds = costs.loop(INPUT_PASSES * image + RESULT_PASSES * result) + 2 * costs.KERNEL_SECONDS
-    seconds += costs.dot(tiles, shape.in_features, shape.out_features, 16)
+    planes = algorithm.inputs**2
+    tiles = shape.batch * math.prod(algorithm.tiles(shape))
+    image, result = (4.0 * planes * tiles * features for features in (shape.in_features, shape.out_features))
+    passes = algorithm.input_passes * image + algorithm.result_passes * result
+    seconds = costs.loop(passes) + 4 * costs.KERNEL_SECONDS
+    seconds += costs.dot(tiles, shape.in_features, shape.out_features, planes)
     if not signature.operands[1].constant:
-        seconds += costs.loop(100.0 * shape.in_features * shape.out_features)
+        seconds += costs.loop(6.0 * planes * shape.in_features * shape.out_features)
     return seconds
 
 
-FORMS = (Form("winograd", "conv_general_dilated", winograd, _applies, _cost),)
+FORMS = (
+    Form("winograd-2", "conv_general_dilated", winograd_two, _applies, functools.partial(_cost, TWO)),
+    Form("winograd-4", "conv_general_dilated", winograd_four, _applies, functools.partial(_cost, FOUR)),
+)

@@ -114,9 +114,9 @@ EXAMPLES = {
                                                                "dimension_numbers": NHWC}),
     "pointwise": ("product", (2, 5, 5, 8), (1, 1, 8, 4), {"window_strides": TWO, "padding": "VALID",
                                                         "dimension_numbers": NHWC}),
-    "3x3": ("winograd", (2, 7, 10, 4), (3, 3, 4, 6), {"window_strides": ONE, "padding": "SAME",
+    "3x3": ("winograd-4", (2, 7, 10, 4), (3, 3, 4, 6), {"window_strides": ONE, "padding": "SAME",
                                                      "dimension_numbers": NHWC}),
-    "asymmetric 3x3": ("winograd", (1, 6, 6, 4), (3, 3, 4, 6), {
+    "asymmetric 3x3": ("winograd-4", (1, 6, 6, 4), (3, 3, 4, 6), {
         "window_strides": ONE, "padding": [(-1, 2), (3, 0)], "dimension_numbers": NHWC}),
     "patches": ("patch-product", (1, 7, 7, 4), (3, 2, 4, 6), {"window_strides": TWO, "padding": "SAME",
                                                              "rhs_dilation": TWO, "dimension_numbers": NHWC}),
@@ -162,14 +162,15 @@ def test_winograd_rounds_like_the_primitive() -> None:
         rhs,
         primitive="conv_general_dilated",
     )
-    assert assert_forms_agree(TABLE, CONVOLUTION, (lhs, rhs), params, tolerance=1e-5, only="winograd")
+    for form, tolerance in (("winograd-2", 2e-6), ("winograd-4", 1e-5)):
+        assert assert_forms_agree(TABLE, CONVOLUTION, (lhs, rhs), params, tolerance=tolerance, only=form)
 
 
 @pytest.mark.parametrize(
     ("form", "reason", "options"),
     [
         ("tap-sum", "each output sees 4 input features, not one", {}),
-        ("winograd", "it has strides or dilation", {"window_strides": TWO}),
+        ("winograd-4", "it has strides or dilation", {"window_strides": TWO}),
         ("phase-sum", "its image is not dilated", {}),
         ("one-row", "it has 2 spatial dimensions, not one", {}),
         ("product", "its kernel has 9 taps, not one", {}),
@@ -198,4 +199,5 @@ def test_winograd_of_large_images_is_done_in_pieces(batch: int, size: int) -> No
     params = equation_of(
         lambda a, b: lax.conv_general_dilated(a, b, **options), lhs, rhs, primitive="conv_general_dilated"
     )
-    assert assert_forms_agree(TABLE, CONVOLUTION, (lhs, rhs), params, only="winograd")
+    for form in ("winograd-2", "winograd-4"):
+        assert assert_forms_agree(TABLE, CONVOLUTION, (lhs, rhs), params, only=form)
