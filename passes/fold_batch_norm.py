@@ -21,7 +21,7 @@ from ..core.node import Node, Value
 from ..core.pass_ import PassContext, RewritePass
 from ..core.patterns import Op, op, var
 from ..core.rewrite import Build, Check, Match, Numerics, Rule
-from .fold_constants import as_constants, fold
+from .fold_constants import aligned_empty, as_constants, fold
 from .simplify.conversions import is_lossless
 
 Array = np.ndarray[Any, Any]
@@ -159,7 +159,8 @@ def _scale(array: Array, factor: Array, divide: bool) -> Array | None:
         bound = np.abs(1 / factor.astype(np.float64) if divide else factor.astype(np.float64)).max(initial=0) * largest
         if not bound <= float(jnp.finfo(array.dtype).max):
             return None
-        return np.asarray(array / factor if divide else array * factor, dtype=array.dtype)
+        scaled = aligned_empty(np.broadcast_shapes(array.shape, factor.shape), array.dtype)
+        return (np.divide if divide else np.multiply)(array, factor, out=scaled, casting="unsafe")
 
 
 def _scaled_weights(match: Match) -> tuple[int, Array] | str:
