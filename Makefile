@@ -13,7 +13,7 @@ help:  ## show this list
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "xlapass needs Python 3.11 or newer, and $(PYTHON) is %s; say PYTHON=python3.12" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,flax,onnx]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,flax,onnx,tflite]'
 	@touch $@
 
 setup: $(VENV)/.installed  ## create the virtual environment

@@ -1,0 +1,51 @@
+"""What the TFLite backend makes: a model, checked before it is written."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+from ...core.backend import Artifact
+from ...core.errors import UsageError
+from ...core.files import write_atomically
+from ...core.program import Program
+from . import runtime
+from .interface import Interface
+
+
+class TfliteArtifact(Artifact):
+    """A TFLite model of a program."""
+
+    suffix: ClassVar[str] = ".tflite"
+
+    def __init__(self, program: Program, interface: Interface, model: bytes) -> None:
+        self.program = program
+        self.interface = interface
+        self.model = model
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the file."""
+        write_atomically(path, self.model)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], num_threads: int = 0) -> Any:
+        """The LiteRT ``Interpreter`` of a saved file."""
+        with open(path, "rb") as file:
+            return runtime.load_interpreter(file.read(), num_threads)
+
+    def executable(self, num_threads: int = 0, **options: Any) -> runtime.TfliteExecutable:
+        """The model in the LiteRT interpreter.
+
+        Args:
+          num_threads: threads of an operation; 0 lets the runtime choose.
+          options: none; others are an error.
+        """
+        if options:
+            raise UsageError(f"the tflite executable has no option {min(options)!r}")
+        return runtime.TfliteExecutable(self.program, self.interface, self.model, num_threads)
+
+    def stage(self, name: str) -> str:
+        """The text of ``jaxpr``."""
+        if name == "jaxpr":
+            return f"{self.program.jaxpr}\n"
+        raise UsageError(f"there is no stage {name!r} for TFLite", hint="one of: jaxpr")

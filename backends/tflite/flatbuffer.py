@@ -1,0 +1,95 @@
+"""TFLite models as objects and back: the schema's classes, and what they do not do.
+
+A model holds subgraphs of operators over tensors; a tensor names the buffer of its constant data, buffer 0 being the
+empty one. The schema is https://github.com/tensorflow/tensorflow/blob/master/tensorflow/compiler/mlir/lite/schema/schema.fbs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+from .runtime import require_litert
+
+_IDENTIFIER = b"TFL3"
+
+_ALIGNMENT = 16
+"""Of constant data, in bytes, as kernels and memory-mapped files want it; the generated classes align elements only."""
+
+
+@functools.cache
+def schema() -> Any:
+    """The module of classes that were generated from the schema."""
+    require_litert()
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated
+
+
+def read(model: bytes) -> Any:
+    """The ``ModelT`` of a file's bytes; constant data refers to them."""
+    return schema().ModelT.InitFromObj(schema().Model.GetRootAs(model, 0))
+
+
+def write(model: Any) -> bytes:
+    """The file's bytes of a ``ModelT``."""
+    buffers = model.buffers
+    model.buffers = [_AlignedBuffer(buffer) for buffer in buffers]
+    try:
+        size = sum(len(buffer.data) for buffer in buffers if buffer.data is not None)
+        builder = flatbuffers.Builder(size + 2**16)
+        builder.Finish(model.Pack(builder), _IDENTIFIER)
+        return bytes(builder.Output())
+    finally:
+        model.buffers = buffers
+
+
+class _AlignedBuffer:
+    """Writes a buffer with its data aligned; stands where a ``BufferT`` is expected."""
+
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+
+    def Pack(self, builder: Any) -> Any:
+        """What the generated classes call."""
+        data = self.buffer.data
+        if data is None or len(data) == 0:
+            return schema().BufferT().Pack(builder)
+        raw = np.asarray(data, np.uint8).tobytes()
+        builder.StartVector(1, len(raw), _ALIGNMENT)
+        builder.head -= len(raw)
+        builder.Bytes[builder.head : builder.head + len(raw)] = raw
+        vector = builder.EndVector()
+        schema().BufferStart(builder)
+        schema().BufferAddData(builder, vector)
+        return schema().BufferEnd(builder)
+
+
+@functools.cache
+def _names(enumeration: str) -> dict[int, str]:
+    return {value: name for name, value in vars(getattr(schema(), enumeration)).items() if isinstance(value, int)}
+
+
+def operator_name(model: Any, operator: Any) -> str:
+    """The builtin operator that ``operator`` is, such as ``CONV_2D``, or the name of its custom operator."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode:
+        return str(code.customCode, "utf-8") if isinstance(code.customCode, bytes) else str(code.customCode)
+    # Old readers know the first 127 operators from a field of one byte.
+    return _names("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def type_name(tensor: Any) -> str:
+    """The element type of a tensor in the schema's words, such as ``FLOAT32``."""
+    return _names("TensorType")[tensor.type]
+
+
+def operators(model: Any) -> Iterator[tuple[Any, Any]]:
+    """``(subgraph, operator)`` of all subgraphs, in order."""
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators or ():
+            yield subgraph, operator

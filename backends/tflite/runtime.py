@@ -1,0 +1,64 @@
+"""Running a model with LiteRT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ...core.backend import Executable
+from ...core.errors import MissingDependencyError, UsageError
+from ...core.program import Program
+from .interface import Interface
+
+
+def require_litert() -> Any:
+    """The module ``ai_edge_litert.interpreter``; raises `MissingDependencyError` where it is not installed."""
+    try:
+        from ai_edge_litert import interpreter
+    except ImportError as error:
+        raise MissingDependencyError("running TFLite files", "tflite", "ai-edge-litert") from error
+    return interpreter
+
+
+def load_interpreter(model: bytes, num_threads: int = 0) -> Any:
+    """A LiteRT ``Interpreter`` of a model; 0 threads lets the runtime choose."""
+    interpreter = require_litert()
+    try:
+        return interpreter.Interpreter(model_content=model, num_threads=num_threads or None)
+    except ValueError as error:
+        raise UsageError(f"LiteRT cannot load the model: {error}") from error
+
+
+class TfliteExecutable(Executable):
+    """A model in the LiteRT interpreter. Calling it takes and returns the structures that the program was traced with.
+
+    Args:
+      program: the traced function.
+      interface: the names in the file.
+      model: the bytes of the file.
+      num_threads: threads of an operation; 0 lets the runtime choose.
+    """
+
+    def __init__(self, program: Program, interface: Interface, model: bytes, num_threads: int = 0) -> None:
+        self.program = program
+        self.interface = interface
+        self.interpreter = load_interpreter(model, num_threads)
+        self._runner = self.interpreter.get_signature_runner(interface.signature)
+
+    def __call__(self, *args: Any) -> Any:
+        """Runs on arguments of the traced structure."""
+        flat = self.program.flatten_arguments(args)
+        return jax.tree_util.tree_unflatten(self.program.out_tree, self.run_flat(flat))
+
+    def run_flat(self, flat: Sequence[Any]) -> list[np.ndarray[Any, Any]]:
+        """Runs on flat inputs and returns flat outputs; checks nothing."""
+        avals = self.program.in_avals
+        feed = {
+            name: np.asarray(value, aval.dtype)
+            for name, value, aval in zip(self.interface.inputs, flat, avals, strict=True)
+        }
+        results = self._runner(**feed)
+        return [results[name] for name in self.interface.outputs]

@@ -1,0 +1,32 @@
+"""The in-tree plugin of TFLite: the backend, the target and the pipeline ``tflite``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..core.plugins import Entry, NamedPipeline, hookimpl
+from ..core.target import Target
+
+_CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
+_TEXT = (
+    f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to=nhwc}},phase(optimize),{_CLEAN_UP},"
+    "phase(legalize),phase(finish)"
+)
+
+
+@hookimpl
+def xlapass_backends() -> Mapping[str, Entry]:
+    """TFLite."""
+    return {"tflite": Entry("xlapass.backends.tflite.backend:TfliteBackend", "TFLite files, for LiteRT on phones")}
+
+
+@hookimpl
+def xlapass_targets() -> Mapping[str, Entry]:
+    """Any runtime that reads TFLite."""
+    return {"tflite": Entry(Target("tflite", "tflite"), "any runtime that reads TFLite files")}
+
+
+@hookimpl
+def xlapass_pipelines() -> Mapping[str, NamedPipeline]:
+    """The pipeline that ends in a TFLite file."""
+    return {"tflite": NamedPipeline(_TEXT, backend="tflite", target="tflite", summary="a file for phones, by LiteRT")}
