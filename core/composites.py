@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend import core as jex_core
 
 from . import _compat
@@ -187,7 +188,7 @@ def _copied(closed: jex_core.ClosedJaxpr, inputs: list[Any], eqns: list[jex_core
     """Appends the equations of a body applied to ``inputs``; returns its results."""
     atoms: dict[Any, Any] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
     for var, const in zip(closed.jaxpr.constvars, closed.consts, strict=True):
-        atoms[var] = jex_core.Literal(const, var.aval)
+        atoms[var] = jex_core.Literal(np.asarray(const), var.aval)
 
     def atom(old: Any) -> Any:
         return old if isinstance(old, jex_core.Literal) else atoms[old]
@@ -204,7 +205,8 @@ def _atom(value: Value, atoms: Mapping[int, Any], eqns: list[jex_core.JaxprEqn])
     if known is not None:
         return known
     if value.is_const and not value.shape:
-        return jex_core.Literal(value.const, value.aval)
+        # As NumPy's: JAX would make an operand of its own arrays, even of one number.
+        return jex_core.Literal(np.asarray(value.const), value.aval)
     number = element_of(value)
     if number is None:
         raise ValueError(f"the matched operations read {value!r}, which is not among the operands")

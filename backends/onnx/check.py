@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
+from jax.extend import core as jex_core
 
 from ...core.errors import CompileError
 from ...core.program import Program
@@ -18,6 +19,9 @@ from .operand import is_complex, is_key, stored_array
 
 #: Initializers above this size are left out of the checker's copy: their types are all it looks at.
 _HEAVY = 1024
+
+#: Primitives whose values no two runs share, so that there is nothing to compare.
+_HIDDEN_STATE = frozenset({"rng_uniform"})
 
 #: Relative tolerance of the run against JAX, by the number of significand bits; absolute errors are scaled by the
 #: largest magnitude of the output. Both runtimes reorder sums, so that a few hundred roundings are normal.
@@ -76,7 +80,7 @@ def _light_copy(model: ir.Model) -> onnx.ModelProto:
 
 
 def check_results(program: Program, run: Any) -> Agreement | None:
-    """Compares a run on the program's example inputs with JAX; None when the program has none.
+    """Compares a run on the program's example inputs with JAX; None when it has none, or draws from a hidden state.
 
     Args:
       program: what was exported.
@@ -87,21 +91,47 @@ def check_results(program: Program, run: Any) -> Agreement | None:
     """
     if program.examples is None or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return None
+    equations = list(_equations(program.jaxpr.jaxpr))
+    if any(eqn.primitive.name in _HIDDEN_STATE for eqn in equations):
+        return None
+    bits = [_precision(v.aval) for eqn in equations for v in eqn.outvars]
     expected = program.evaluate_flat(program.examples)
     got = run(program.examples)
-    return compare(expected, got, program.output_names)
+    return compare(expected, got, program.output_names, min(bits, default=52))
 
 
-def compare(expected: Sequence[Any], got: Sequence[Any], names: Sequence[str]) -> Agreement:
-    """The agreement of two lists of outputs; raises `CompileError` naming the first that differs too much."""
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for body in jex_core.jaxprs_in_params(eqn.params):
+            yield from _equations(body)
+
+
+def _precision(aval: Any) -> int:
+    """Significand bits of a type; those of double for what is not rounded."""
+    dtype = getattr(aval, "dtype", None)
+    if dtype is None or not jax.numpy.issubdtype(dtype, np.inexact):
+        return 52
+    return int(jax.numpy.finfo(dtype).nmant)
+
+
+def compare(expected: Sequence[Any], got: Sequence[Any], names: Sequence[str], precision: int = 52) -> Agreement:
+    """The agreement of two lists of outputs; raises `CompileError` naming the first that differs too much.
+
+    Args:
+      expected: JAX's outputs.
+      got: the runtime's.
+      names: of the outputs.
+      precision: significand bits of the narrowest type that the values went through.
+    """
     worst, absolute = 0.0, 0.0
     for want, have, name in zip(expected, got, names, strict=True):
-        share, error = _difference(want, have, name)
+        share, error = _difference(want, have, name, precision)
         worst, absolute = max(worst, share), max(absolute, error)
     return Agreement(worst, absolute)
 
 
-def _difference(want: Any, have: Any, name: str) -> tuple[float, float]:
+def _difference(want: Any, have: Any, name: str, precision: int) -> tuple[float, float]:
     a, b = (stored_array(v if is_key(v.dtype) else np.asarray(v)) for v in (want, have))
     if a.shape != b.shape or a.dtype != b.dtype:
         raise _disagreement(name, f"{b.dtype}{list(b.shape)} where JAX gives {a.dtype}{list(a.shape)}")
@@ -111,7 +141,7 @@ def _difference(want: Any, have: Any, name: str) -> tuple[float, float]:
         if not np.array_equal(a, b):
             raise _disagreement(name, f"{int((a != b).sum())} of {a.size} values differ")
         return 0.0, 0.0
-    bits = ml_dtypes.finfo(a.dtype).nmant
+    bits = min(ml_dtypes.finfo(a.dtype).nmant, precision)
     tolerance = next((t for b_, t in _TOLERANCES.items() if bits >= b_), 0.3)
     x, y = a.astype(np.float64), b.astype(np.float64)
     finite = np.isfinite(x)

@@ -209,3 +209,12 @@ def test_parameters_may_be_inputs(run):
     program = run(f"{CLEAN},fuse", trace(lambda x, s, b: jax.nn.standardize(x) * s + b, X, SCALE, BIAS))
     (node,) = found(program)
     assert [value.shape for value in node.inputs] == [(2, 5, 8), (8,), (8,)]
+
+
+def test_an_epsilon_that_is_an_array_is_no_operand(run):
+    """JAX makes operands of its own arrays that a composite closes over."""
+    epsilon = jnp.float32(1e-3)
+    program = trace(lambda x: x * lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + epsilon), X)
+    (equation,) = run(f"{CLEAN},fuse", program).jaxpr.jaxpr.eqns
+    assert equation.params["name"] == "xlapass.rms_norm"
+    assert [var.aval.shape for var in equation.invars] == [X.shape]

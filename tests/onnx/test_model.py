@@ -313,3 +313,13 @@ def test_the_documented_table_is_current():
 
     document = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text(encoding="utf-8")
     assert with_table(document) == document, "run python -m xlapass.backends.onnx.coverage"
+
+
+def test_what_cannot_be_compared_is_not(tmp_path):
+    """A generator with a hidden state agrees with nothing; a float64 program may go through float32."""
+    made = artifact(lambda x: lax.rng_uniform(jnp.float32(0), x[0, 0], (3,)), X)
+    made.save(tmp_path / "random.onnx")
+    assert "not run against JAX" in made.notes()[0]
+    with jax.enable_x64(True):
+        narrow = artifact(lambda x: jnp.exp(x.astype(jnp.float32)).astype(jnp.float64).sum(), np.linspace(0.1, 3, 99))
+        narrow.save(tmp_path / "narrow.onnx")

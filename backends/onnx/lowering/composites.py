@@ -106,7 +106,7 @@ def normalization(op_type: str) -> Form:
     """
 
     def form(ctx: Context, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
-        first = _first_axis(attributes.get("axis", -1), x.rank)
+        first = _first_axis(attributes.get("axis", -1), x.rank) if x.shape == eqn.aval.shape else None
         if first is None or len(rest) > 2 or not fits(ctx, op_type, x):
             return None
         dtype = functools.reduce(jnp.promote_types, (r.dtype for r in rest), x.dtype)
@@ -129,6 +129,8 @@ def normalization(op_type: str) -> Form:
 
 
 def _first_axis(axis: Any, rank: int) -> int | None:
+    if rank == 0:
+        return None
     if isinstance(axis, int | np.integer):
         return int(axis) % rank
     axes = sorted(int(a) % rank for a in axis)
