@@ -134,6 +134,16 @@ def compile_parser() -> Parser:
     checks.add_argument("--verify", choices=VERIFY, help="what is checked after every pass (default: structure)")
     checks.add_argument("--no-run", action="store_true", help="do not run the result and compare it with plain JAX")
     checks.add_argument(
+        "--no-verify", action="store_true", help="write the file even if the backend's own check of it fails"
+    )
+    checks.add_argument(
+        "--check-for",
+        metavar="PLACE",
+        action="append",
+        default=[],
+        help="say what of the file would not run there, such as edgetpu or micro (TFLite); repeatable",
+    )
+    checks.add_argument(
         "--explain", metavar="RULE", help="run the passes, and say where a rule almost applied and why not"
     )
     results = parser.add_argument_group("results")

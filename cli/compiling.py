@@ -7,13 +7,14 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.text import Text
 
-from ..core.backend import Artifact
+from ..core.backend import Artifact, Description
 from ..core.driver import Plan, Verify, emit, optimize
 from ..core.errors import CompileError, UsageError, VerificationError, XlapassError
 from ..core.files import write_atomically
@@ -33,6 +34,9 @@ from .setup import load_plugins, load_program, make_plan, project_settings
 
 JAXPR = "jaxpr"
 """The stage that every program has; the others are the backend's."""
+
+ARTIFACT = "artifact"
+"""The key in a JSON report under which the artifact tells of itself."""
 
 DIFF_STYLES = {"-": "red", "+": "green", "=": "bold"}
 
@@ -88,8 +92,9 @@ class _Compilation:
             with self._backend_named():
                 self._save(artifact)
                 notes = list(artifact.notes())
+                described = _descriptions(artifact, self.request.check_for)
             result = self._run(artifact, program, loosest.numerics)
-        self._show_report(report, notes, result)
+        self._show_report(report, notes, result, described)
 
     def optimize(self, program: Program, watching: Sequence[Instrument]) -> Program:
         """Runs the passes."""
@@ -144,13 +149,24 @@ class _Compilation:
         if Path(path).is_file():
             self.terminal.note(f"wrote {path} ({_size(os.path.getsize(path))})")
 
-    def _show_report(self, report: Report, notes: Sequence[str] = (), result: Run | None = None) -> None:
+    def _show_report(
+        self,
+        report: Report,
+        notes: Sequence[str] = (),
+        result: Run | None = None,
+        described: Mapping[str, Description] = MappingProxyType({}),
+    ) -> None:
         """The report and what the run showed; that a result is wrong is said in any case."""
         on_stderr, quiet = self.request.stdout_is_taken, self.terminal.quiet
         if self.request.report == "json":
-            self._write_json(report, notes, result)
-        elif self.request.report == "table" and not quiet:
-            self.terminal.show(report, on_stderr=on_stderr)
+            self._write_json(report, notes, result, described)
+        else:
+            shown: list[Any] = [report] if self.request.report == "table" and not quiet else []
+            for what, description in described.items():
+                if shown or what != ARTIFACT:  # a check is shown in any case: it was asked for
+                    shown.append(description)
+            for part in shown:
+                self.terminal.show(part, on_stderr=on_stderr)
         if result is not None and not quiet:
             self.terminal.show(result.summary(), on_stderr=on_stderr)
         for note in notes:
@@ -158,10 +174,13 @@ class _Compilation:
         if result is not None and not result.acceptable:
             self._report_wrong_result(result)
 
-    def _write_json(self, report: Report, notes: Sequence[str], result: Run | None) -> None:
+    def _write_json(
+        self, report: Report, notes: Sequence[str], result: Run | None, described: Mapping[str, Description]
+    ) -> None:
         data: dict[str, Any] = json.loads(report.to_json())
         data |= {"backend": str(self.chosen.backend), "target": self.chosen.target.name, "notes": list(notes)}
         data["run"] = None if result is None else result.data()
+        data |= {what: description.data() for what, description in described.items()}
         text = json.dumps(data, indent=2) + "\n"
         if self.request.report_file:
             write_atomically(self.request.report_file, text.encode())
@@ -202,6 +221,13 @@ class _PassProgress(Instrument):
         self._terminal.say_progress(f"pass {step.pass_.name}")
 
 
+def _descriptions(artifact: Artifact, check_for: Sequence[str]) -> dict[str, Description]:
+    """What the artifact tells of itself, and of the places that were asked for, by the key in a JSON report."""
+    described = {f"check_for_{place}": artifact.check_for(place) for place in check_for}
+    artifact_itself = artifact.description()
+    return described if artifact_itself is None else {ARTIFACT: artifact_itself, **described}
+
+
 def _jaxpr_text(program: Program) -> str:
     if program.exported is not None:
         raise UsageError(
@@ -217,6 +243,12 @@ def _require_sensible(request: Request, chosen: Plan) -> None:
     stages = (JAXPR, *chosen.backend.stages)
     if request.emit and request.emit not in stages:
         raise UsageError(f"the {backend} backend has no stage {request.emit!r}", hint=suggestion(request.emit, stages))
+    for place in request.check_for:
+        if place not in chosen.backend.checks:
+            raise UsageError(
+                f"the {backend} backend cannot check for {place!r}",
+                hint=suggestion(place, chosen.backend.checks) or None,
+            )
     names = {step.pass_.name for step in chosen.pipeline.steps()}
     if request.dump_pass and request.dump_pass not in names:
         raise UsageError(f"the pipeline has no pass {request.dump_pass!r}", hint=suggestion(request.dump_pass, names))

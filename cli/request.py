@@ -32,6 +32,7 @@ class Request:
       dump_pass: the pass to show them of; empty for all.
       explain: name of a rule; empty for none.
       run: whether to run the artifact.
+      check_for: places for which the artifact is checked.
     """
 
     emit: str
@@ -42,6 +43,7 @@ class Request:
     dump_pass: str
     explain: str
     run: bool
+    check_for: tuple[str, ...] = ()
 
     @property
     def stdout_is_taken(self) -> bool:
@@ -63,7 +65,15 @@ def read_request(args: argparse.Namespace) -> Request:
             raise UsageError("an artifact is not written to stdout", hint="name a file, or ask for a stage with --emit")
         output = ""
     request = Request(
-        args.emit or "", output, report, report_file, dump, dump_pass, args.explain or "", not args.no_run
+        args.emit or "",
+        output,
+        report,
+        report_file,
+        dump,
+        dump_pass,
+        args.explain or "",
+        not args.no_run,
+        tuple(args.check_for),
     )
     _require_consistent(request, args.dry_run)
     if args.model is None and not args.dry_run:
@@ -105,6 +115,8 @@ def _require_consistent(request: Request, dry_run: bool) -> None:
     alone = [flag for flag, value in asked.items() if value]
     if len(alone) > 1:
         raise UsageError(f"{alone[0]} and {alone[1]} do not go together", hint="give one of them")
+    if request.check_for and alone:
+        raise UsageError(f"{alone[0]} makes no file that could be checked for {request.check_for[0]}")
     if request.output and (request.explain or dry_run):
         raise UsageError(
             f"{alone[0]} compiles nothing that could be written to {request.output!r}", hint="leave out -o"

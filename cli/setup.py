@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import importlib.util
 import sys
@@ -91,7 +92,7 @@ def make_plan(args: argparse.Namespace, settings: Settings, registry: Registry) 
 
     device = None if args.device is None else _device_name(args.device)
     pipeline = args.pipeline or settings.pipeline or _pipeline_for(device, registry)
-    return plan(
+    chosen = plan(
         pipeline,
         backend=args.backend,
         target=device,
@@ -99,6 +100,15 @@ def make_plan(args: argparse.Namespace, settings: Settings, registry: Registry) 
         skip=args.skip,
         stop_after=args.stop_after,
     )
+    return _unverified(chosen) if getattr(args, "no_verify", False) else chosen
+
+
+def _unverified(chosen: Plan) -> Plan:
+    """The plan with a backend that does not check what it writes: ``--no-verify`` is its option ``verify=false``."""
+    backend = chosen.backend
+    if all(field.name != "verify" for field in dataclasses.fields(backend)):
+        raise UsageError(f"the {backend.name} backend checks no file before it is written", hint="drop --no-verify")
+    return dataclasses.replace(chosen, backend=dataclasses.replace(backend, **{"verify": False}))
 
 
 def _device_name(text: str) -> str:

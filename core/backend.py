@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from . import options
 from .errors import UnsupportedError, UsageError
@@ -25,6 +25,16 @@ class Executable(abc.ABC):
     @abc.abstractmethod
     def __call__(self, *args: Any) -> Any:
         """Runs on arguments of the structure that the program was traced with; returns its result structure."""
+
+
+class Description(Protocol):
+    """Something to report: as data, and as what rich shows."""
+
+    def data(self) -> dict[str, Any]:
+        """JSON-able."""
+
+    def __rich__(self) -> Any:
+        """A table or text for the terminal."""
 
 
 class Artifact(abc.ABC):
@@ -57,6 +67,14 @@ class Artifact(abc.ABC):
     def notes(self) -> Sequence[str]:
         """What the user should know about the artifact, for example what was not done."""
         return ()
+
+    def description(self) -> Description | None:
+        """What the artifact is made of, for reports; None where there is nothing to tell."""
+        return None
+
+    def check_for(self, place: str) -> Description:
+        """What of the artifact would not run in ``place``, one of the backend's ``checks``, and why."""
+        raise UsageError(f"{type(self).__name__} cannot be checked for {place!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,11 +176,15 @@ class Backend(abc.ABC):
       name: how pipelines and the command call it.
       default_target: name of the target when none is asked for.
       stages: what ``--emit`` can write, besides ``jaxpr``.
+      compares: whether `emit` wants ``program.traced``, the program before any pass, to check its work against.
+      checks: what ``--check-for`` can ask of an artifact; see `Artifact.check_for`.
     """
 
     name: ClassVar[str]
     default_target: ClassVar[str]
     stages: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[bool] = False
+    checks: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def emit(self, program: Program, target: Target) -> Artifact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from . import options
 from .backend import Artifact, Backend
 from .errors import CompileError, UsageError, XlapassError
 from .instruments.numerics import NumericalVerifier
+from .instruments.progress import ProgressLine
 from .instruments.report import Report
 from .instruments.selection import PermittedNumerics, SkipSettled
 from .instruments.structure import StructuralVerifier
@@ -21,6 +23,7 @@ from .program import Program
 from .rewrite import Numerics
 from .target import Target
 from .tracing import trace
+from .tuning import Tuning, tuning_of
 
 Verify = Literal["none", "structure", "numerics"]
 """How much is checked after every pass: nothing, well-formedness and types, or results too."""
@@ -53,6 +56,7 @@ def plan(
     registry: Registry | None = None,
     skip: Iterable[str] = (),
     stop_after: str | None = None,
+    tune: Tuning | None = None,
 ) -> Plan:
     """Resolves names to passes, backend and target.
 
@@ -63,6 +67,7 @@ def plan(
       registry: the plugins; by default those that are installed.
       skip: names of passes to leave out.
       stop_after: name of the last pass to run.
+      tune: that measurements shall decide where passes have a choice; None leaves it to static cost models.
 
     Raises:
       UsageError: unknown names, options that do not parse, an impossible order.
@@ -74,6 +79,8 @@ def plan(
         resolved = resolved.without(names)
     if stop_after is not None:
         resolved = resolved.until(stop_after)
+    if tune is not None:
+        resolved = resolved.tuned(tune)
     chosen = backend if backend is not None else named.backend if named is not None else "xla"
     backend_object = chosen if isinstance(chosen, Backend) else load_backend(chosen, registry)
     wanted = target if target is not None else (named.target if named is not None else "")
@@ -99,6 +106,9 @@ def compile(
     verify: Verify = "structure",
     instruments: Sequence[Instrument] = (),
     registry: Registry | None = None,
+    tune: bool = False,
+    tune_budget: str | float | None = None,
+    tune_file: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compiles a model.
 
@@ -109,6 +119,7 @@ def compile(
       numerics: the loosest change to results that is permitted; passes and rules beyond it are left out.
       verify: what is checked after every pass.
       instruments: what else watches the passes.
+      tune, tune_budget, tune_file: see `xlapass.jit`.
 
     Returns:
       The backend's artifact; ``artifact.report`` says what the passes did.
@@ -117,7 +128,10 @@ def compile(
       UsageError: something was asked for wrongly.
       CompileError: the model cannot be compiled; subclasses say why.
     """
-    chosen = plan(pipeline, backend=backend, target=target, registry=registry)
+    tuning = tuning_of(tune, tune_budget, tune_file)
+    chosen = plan(pipeline, backend=backend, target=target, registry=registry, tune=tuning)
+    if tuning is not None:
+        instruments = [*instruments, ProgressLine()]
     program = as_program(model, example_args, params=params, dynamic=dynamic, donate_argnums=donate_argnums)
     return run_plan(chosen, program, numerics=numerics, verify=verify, instruments=instruments)
 
@@ -180,7 +194,9 @@ def optimize(
         explain=explain,
         pipeline_name=chosen.name,
     )
-    return manager.run(program)
+    optimized = manager.run(program)
+    compares = chosen.backend.compares and optimized is not program
+    return optimized.replace(traced=program.traced or program) if compares else optimized
 
 
 def verifiers(verify: Verify) -> list[Instrument]:

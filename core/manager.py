@@ -148,7 +148,8 @@ class PassManager:
             instrument.after(event)
         if not result.changed:
             return program, False
-        return result.program.replace(history=(*program.history, str(step.pass_))), True
+        numerics = max(program.numerics, event.numerics, key=NUMERICS_ORDER.index)
+        return result.program.replace(history=(*program.history, str(step.pass_)), numerics=numerics), True
 
 
 @contextlib.contextmanager

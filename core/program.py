@@ -40,6 +40,9 @@ class Program:
         pass that the user asked to convert the interface sets it.
       output_permutations: the same for outputs.
       exported: at the StableHLO level, the lowered module; its leading inputs are the jaxpr's constants.
+      compiler_options: XLA options that suit the program; those that the user asks for come before them.
+      numerics: the loosest change of results that the passes in ``history`` declared.
+      traced: the program before any pass, for backends that check what they make against it.
     """
 
     jaxpr: jex_core.ClosedJaxpr
@@ -56,6 +59,8 @@ class Program:
     input_permutations: tuple[tuple[int, ...] | None, ...] = ()
     output_permutations: tuple[tuple[int, ...] | None, ...] = ()
     exported: Any = None
+    numerics: str = "exact"
+    traced: Program | None = None
 
     @property
     def level(self) -> str:

@@ -422,3 +422,13 @@ def test_a_failure_of_our_own_is_said_to_be_one(command, monkeypatch):
     assert result.status == 1
     assert result.err.startswith("error: xlapass itself failed, which it should not: AssertionError: impossible")
     assert "Traceback" not in result.err and "Traceback" in command("plugins", "--debug").err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--no-verify", "checks no file before it is written"), ("--check-for=edgetpu", "cannot check for 'edgetpu'")],
+)
+def test_checks_that_a_backend_does_not_have(command, model, option, message):
+    result = command(option, model)
+    assert result.status == 2
+    assert message in result.err
