@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ...core.backend import Artifact
@@ -11,6 +12,7 @@ from ...core.files import write_atomically
 from ...core.program import Program
 from . import runtime
 from .interface import Interface
+from .making import Made
 
 
 class TfliteArtifact(Artifact):
@@ -18,10 +20,11 @@ class TfliteArtifact(Artifact):
 
     suffix: ClassVar[str] = ".tflite"
 
-    def __init__(self, program: Program, interface: Interface, model: bytes) -> None:
+    def __init__(self, program: Program, interface: Interface, made: Made) -> None:
         self.program = program
         self.interface = interface
-        self.model = model
+        self.model = made.model
+        self.agreement = made.agreement
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file."""
@@ -43,6 +46,10 @@ class TfliteArtifact(Artifact):
         if options:
             raise UsageError(f"the tflite executable has no option {min(options)!r}")
         return runtime.TfliteExecutable(self.program, self.interface, self.model, num_threads)
+
+    def notes(self) -> Sequence[str]:
+        """What the comparison with JAX showed."""
+        return ("The file was not run against JAX.",) if self.agreement is None else (f"{self.agreement}.",)
 
     def stage(self, name: str) -> str:
         """The text of ``jaxpr``."""

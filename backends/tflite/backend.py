@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import jax
-
 from ...core.backend import Backend, LegalityTable
-from ...core.errors import CompileError
 from ...core.program import Program
 from ...core.target import Target
-from . import engines, legality
+from . import engines, legality, runtime
 from .interface import SIGNATURE, interface_of
 
 if TYPE_CHECKING:
@@ -26,7 +22,9 @@ class TfliteBackend(Backend):
     Attributes:
       engine: the converter: litert-converter, or TensorFlow's; ``auto`` takes the first that is installed.
       python: interpreter of an environment that has the converter, where this one has not.
+      verify: whether the file is run against JAX before it is written.
       timeout: seconds after which a conversion is given up.
+      memory: bytes of address space that a conversion may take; 0 for no limit.
       input_names: names of the inputs, in place of those from the argument's structure.
       output_names: names of the outputs.
       signature: name of the function in the file.
@@ -34,36 +32,34 @@ class TfliteBackend(Backend):
 
     name: ClassVar[str] = "tflite"
     default_target: ClassVar[str] = "tflite"
+    compares: ClassVar[bool] = True
 
     engine: Literal["auto", "litert", "tensorflow"] = "auto"
     python: str = ""
+    verify: bool = True
     timeout: int = 600
+    memory: int = 0
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
     signature: str = SIGNATURE
 
     def emit(self, program: Program, target: Target) -> TfliteArtifact:
-        """Converts the program; raises `UnsupportedError` that lists every operation that cannot be."""
+        """Converts the program and checks the file.
+
+        Raises:
+          UnsupportedError: lists every operation that cannot be converted.
+          CompileError: the converter failed, or the file does not compute what JAX computes.
+          MissingDependencyError: the engine, or LiteRT, is not installed.
+        """
         from .artifact import TfliteArtifact
-        from .assembly import assemble
-        from .conversion import convert
-        from .process import Worker, WorkerFailure
+        from .making import Maker
 
         engine = engines.choose(self.engine, self.python)
+        runtime.require_litert()
         self.legality(target).require(program, self.name)
         interface = interface_of(program, self.input_names, self.output_names, self.signature)
-        with Worker(self.python, timeout_s=self.timeout) as worker:
-            try:
-                converted = convert(program, engine, worker)
-            except WorkerFailure as failure:
-                raise CompileError(f"the {engine.name} converter did not convert {program.name}: {failure}") from None
-        facts = {
-            "xlapass": importlib.metadata.version("xlapass"),
-            "jax": jax.__version__,
-            "pipeline": ",".join(program.history),
-            **converted.versions,
-        }
-        return TfliteArtifact(program, interface, assemble(converted.model, interface, facts))
+        maker = Maker(engine, self.python, self.timeout, self.memory)
+        return TfliteArtifact(program, interface, maker.make(program, interface, verify=self.verify))
 
     def legality(self, target: Target) -> LegalityTable:
         """What both converters take after legalization."""

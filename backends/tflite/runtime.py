@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from ...core.backend import Executable
 from ...core.errors import MissingDependencyError, UsageError
 from ...core.program import Program
+from .edges import from_edge, to_edge
 from .interface import Interface
 
 
@@ -53,12 +53,10 @@ class TfliteExecutable(Executable):
         flat = self.program.flatten_arguments(args)
         return jax.tree_util.tree_unflatten(self.program.out_tree, self.run_flat(flat))
 
-    def run_flat(self, flat: Sequence[Any]) -> list[np.ndarray[Any, Any]]:
+    def run_flat(self, flat: Sequence[Any]) -> list[Any]:
         """Runs on flat inputs and returns flat outputs; checks nothing."""
-        avals = self.program.in_avals
-        feed = {
-            name: np.asarray(value, aval.dtype)
-            for name, value, aval in zip(self.interface.inputs, flat, avals, strict=True)
-        }
+        names, avals = self.interface.inputs, self.program.in_avals
+        feed = {name: to_edge(value, aval) for name, value, aval in zip(names, flat, avals, strict=True)}
         results = self._runner(**feed)
-        return [results[name] for name in self.interface.outputs]
+        pairs = zip(self.interface.outputs, self.program.out_avals, strict=True)
+        return [from_edge(results[name], aval) for name, aval in pairs]

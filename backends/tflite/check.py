@@ -1,0 +1,194 @@
+"""Running a file before it is written, and comparing what it gives with what JAX gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex_core
+
+from ...core.instruments.inputs import has_unbounded_loop, random_inputs
+from ...core.instruments.numerics import difference
+from ...core.program import Program
+from ...core.rewrite import Numerics
+from .edges import from_edge, to_edge
+from .interface import Interface
+from .process import Worker
+from .worker.serve import MODEL
+
+SLACK = 20.0
+"""How much further than two XLA programs a file may be from JAX: LiteRT's kernels approximate exp, tanh and others."""
+
+NEGLIGIBLE = 1e-6
+"""An absolute difference that is never held against a file: sums that cancel to nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How far the file's outputs are from JAX's.
+
+    Attributes:
+      inputs: the sets of inputs that were compared.
+      largest: the largest absolute difference.
+      output: name of the output that shows it.
+    """
+
+    inputs: tuple[str, ...]
+    largest: float = 0.0
+    output: str = ""
+
+    def __str__(self) -> str:
+        where = f" in {self.output!r}" if self.output else ""
+        return f"LiteRT agrees with JAX on {' and '.join(self.inputs)}: largest difference {self.largest:.3g}{where}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Disagreement:
+    """An output that is not what JAX computes.
+
+    Attributes:
+      output: its name.
+      inputs: which inputs show it.
+      what: the difference, in words.
+    """
+
+    output: str
+    inputs: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"the output {self.output!r} is not what JAX computes on the {self.inputs}: {self.what}"
+
+
+def input_sets(program: Program) -> list[tuple[str, list[Any]]]:
+    """The inputs to compare on: the examples, and drawn ones where any loop is sure to end."""
+    if program.examples is None:
+        return [("random inputs", random_inputs(program))]
+    sets: list[tuple[str, list[Any]]] = [("example inputs", list(program.examples))]
+    if program.examples and not has_unbounded_loop(program.jaxpr.jaxpr):
+        rng = np.random.default_rng(1)
+        sets.append(("drawn inputs", [_drawn(value, rng) for value in program.examples]))
+    return sets
+
+
+def _drawn(value: Any, rng: np.random.Generator) -> Any:
+    """Normal random numbers in the place of floats; other values, which may be indices or keys, in another order."""
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value
+    array = np.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return rng.permuted(array.reshape(-1)).reshape(array.shape)
+    numbers = rng.standard_normal(array.shape)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        numbers = numbers + 1j * rng.standard_normal(array.shape)
+    return np.asarray(numbers).astype(array.dtype)
+
+
+def compare(program: Program, interface: Interface, model: bytes, worker: Worker) -> Agreement | Disagreement:
+    """Runs a file and JAX on the same inputs.
+
+    The file is held against what the passes made of the program, strictly, and against the program before any pass, as
+    loosely as the passes declare.
+
+    Args:
+      program: after the passes.
+      interface: the names in the file.
+      model: the file.
+      worker: where the file is run, for a wrong file can end the process that runs it.
+
+    Raises:
+      WorkerFailure: LiteRT does not load or run the file.
+    """
+    references: list[tuple[Program, Numerics]] = [(program, "reassociating")]
+    if program.traced is not None:
+        lossy = program.numerics == "lossy"
+        references = [*references, (program.traced, "lossy")] if lossy else [(program.traced, "reassociating")]
+    worst = Agreement(())
+    sets = input_sets(program)
+    for inputs, flat in sets:
+        have = program.as_traced(run_file(program, interface, model, flat, worker), outputs=True)
+        for reference, numerics in references:
+            want = reference.as_traced(reference.evaluate_flat(_for(reference, program, flat)), outputs=True)
+            for name, a, b in zip(interface.outputs, want, have, strict=True):
+                problem, largest = _difference(a, b, numerics, reference)
+                if problem:
+                    return Disagreement(name, inputs, problem)
+                if largest > worst.largest:
+                    worst = Agreement((), largest, name)
+    return dataclasses.replace(worst, inputs=tuple(name for name, _ in sets))
+
+
+def _for(reference: Program, program: Program, flat: Sequence[Any]) -> list[Any]:
+    """Inputs of ``program`` in the layout that ``reference`` takes."""
+    return reference.as_converted(program.as_traced(flat))
+
+
+def run_file(program: Program, interface: Interface, model: bytes, flat: Sequence[Any], worker: Worker) -> list[Any]:
+    """What a file gives for flat inputs of ``program``, run by ``worker``.
+
+    Raises:
+      WorkerFailure: LiteRT does not load or run the file.
+    """
+
+    def prepare(folder: Path) -> None:
+        (folder / MODEL).write_bytes(model)
+        for number, (value, aval) in enumerate(zip(flat, program.in_avals, strict=True)):
+            np.save(folder / f"{number}.npy", to_edge(value, aval))
+
+    def collect(folder: Path, reply: Mapping[str, Any]) -> list[Any]:
+        arrays = [np.load(folder / f"output-{number}.npy") for number in range(reply["outputs"])]
+        return [from_edge(array, aval) for array, aval in zip(arrays, program.out_avals, strict=True)]
+
+    request = {
+        "job": "interpret",
+        "signature": interface.signature,
+        "inputs": interface.inputs,
+        "outputs": interface.outputs,
+        "threads": 1,
+    }
+    return worker.call(request, prepare, collect)
+
+
+def _difference(want: Any, have: Any, numerics: Numerics, reference: Program) -> tuple[str, float]:
+    """What is wrong with an output, or nothing, and its largest difference."""
+    if want.shape != have.shape or want.dtype != have.dtype:
+        return f"{have.dtype}{list(have.shape)} where JAX gives {want.dtype}{list(want.shape)}", 0.0
+    error, allowed = difference(*_at_precision(want, have, reference), numerics)
+    if error <= max(SLACK * allowed, NEGLIGIBLE):
+        return "", error
+    if np.isinf(error):
+        return "infinities or NaN stand in other places", error
+    if not jnp.issubdtype(want.dtype, jnp.inexact):
+        return f"{100 * error:.3g} % of the numbers differ", error
+    return f"it is off by {error:.3g}, where its largest value is {_magnitude(want):.3g}", error
+
+
+def _at_precision(want: Any, have: Any, reference: Program) -> tuple[Any, Any]:
+    """Both in the narrowest float type that JAX or the file computes in, if the output is of floats."""
+    if not jnp.issubdtype(want.dtype, jnp.floating):
+        return want, have
+    narrowest = min((*_float_types(reference), np.dtype(np.float32)), key=lambda dtype: jnp.finfo(dtype).nmant)
+    with np.errstate(over="ignore"):
+        return np.asarray(want).astype(narrowest), np.asarray(have).astype(narrowest)
+
+
+def _float_types(program: Program) -> set[Any]:
+    found: set[Any] = set()
+    pending = [program.jaxpr.jaxpr]
+    while pending:
+        jaxpr = pending.pop()
+        for eqn in jaxpr.eqns:
+            pending.extend(jex_core.jaxprs_in_params(eqn.params))
+            dtypes = (getattr(atom.aval, "dtype", None) for atom in (*eqn.invars, *eqn.outvars))
+            found.update(dtype for dtype in dtypes if dtype is not None and jnp.issubdtype(dtype, jnp.floating))
+    return found
+
+
+def _magnitude(values: Any) -> float:
+    array = np.abs(np.asarray(values))
+    return float(np.max(array[np.isfinite(array)], initial=0.0))
