@@ -109,6 +109,7 @@ def compile(
     tune: bool = False,
     tune_budget: str | float | None = None,
     tune_file: str | os.PathLike[str] | None = None,
+    calibration_data: Any = None,
 ) -> Artifact:
     """Compiles a model.
 
@@ -120,6 +121,7 @@ def compile(
       verify: what is checked after every pass.
       instruments: what else watches the passes.
       tune, tune_budget, tune_file: see `xlapass.jit`.
+      calibration_data: typical inputs, for passes that measure ranges: see `Program.calibration`.
 
     Returns:
       The backend's artifact; ``artifact.report`` says what the passes did.
@@ -133,6 +135,8 @@ def compile(
     if tuning is not None:
         instruments = [*instruments, ProgressLine()]
     program = as_program(model, example_args, params=params, dynamic=dynamic, donate_argnums=donate_argnums)
+    if calibration_data is not None:
+        program = program.replace(calibration=calibration_data)
     return run_plan(chosen, program, numerics=numerics, verify=verify, instruments=instruments)
 
 
