@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from typing import Any, ClassVar
 
 from ..core import _compat
@@ -22,7 +23,8 @@ class LowerComposites(GraphPass):
     """Replaces composites by a plugin's kernel for the target, or by their decomposition.
 
     Attributes:
-      keep: names of composites that are left whole, because the backend has them.
+      keep: names of composites that are left whole, because the backend has them; ``tflite.*`` means all whose names
+        begin so.
     """
 
     name: ClassVar[str] = "lower-composites"
@@ -65,7 +67,7 @@ class _Lowering:
         pending = [(node, True) for node in region.nodes() if node.name == "composite"]
         while pending:
             node, may_use_kernel = pending.pop()
-            if node.params["name"] in self.keep:
+            if any(fnmatch.fnmatchcase(node.params["name"], name) for name in self.keep):
                 self._count("kept", node)
             elif _compat.composite_body(node.params).effects:
                 self._count("kept for its effects", node)  # JAX hides them; opened, the program's type would change

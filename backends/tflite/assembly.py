@@ -11,6 +11,7 @@ import numpy as np
 from ...core.errors import CompileError
 from . import flatbuffer
 from .interface import Interface
+from .operators import replace_composites
 
 METADATA = "xlapass"
 """Name of the metadata entry that says how the file was made: JSON."""
@@ -25,6 +26,7 @@ def assemble(model: bytes, interface: Interface, facts: Mapping[str, Any]) -> by
       facts: about the making, for the metadata; JSON-able.
     """
     made = flatbuffer.read(model)
+    replace_composites(made)
     _rename(made, interface)
     _describe(made, facts)
     return flatbuffer.write(made)

@@ -93,3 +93,55 @@ def operators(model: Any) -> Iterator[tuple[Any, Any]]:
     for subgraph in model.subgraphs:
         for operator in subgraph.operators or ():
             yield subgraph, operator
+
+
+def drop_unused(model: Any) -> None:
+    """Removes subgraphs, operator codes and buffers to which nothing refers, and renumbers the rest."""
+    _keep_subgraphs(model)
+    used = sorted({operator.opcodeIndex for _, operator in operators(model)})
+    _renumber_codes(model, used)
+    _keep_buffers(model)
+
+
+def referred_subgraphs(operator: Any) -> Iterator[tuple[Any, str, int]]:
+    """``(options, field, number)`` of every subgraph that an operator runs."""
+    for options in (operator.builtinOptions, operator.builtinOptions2):
+        for field, value in vars(options).items() if options is not None else ():
+            if field.lower().endswith("subgraphindex") and value >= 0:
+                yield options, field, value
+
+
+def _keep_subgraphs(model: Any) -> None:
+    roots = [signature.subgraphIndex for signature in model.signatureDefs or ()]
+    reached, pending = set(), [0, *roots]
+    while pending:
+        number = pending.pop()
+        if number not in reached:
+            reached.add(number)
+            for operator in model.subgraphs[number].operators or ():
+                pending.extend(inner for _, _, inner in referred_subgraphs(operator))
+    new_number = {old: new for new, old in enumerate(sorted(reached))}
+    model.subgraphs = [model.subgraphs[old] for old in sorted(reached)]
+    for _, operator in operators(model):
+        for options, field, number in list(referred_subgraphs(operator)):
+            setattr(options, field, new_number[number])
+    for signature in model.signatureDefs or ():
+        signature.subgraphIndex = new_number[signature.subgraphIndex]
+
+
+def _renumber_codes(model: Any, used: list[int]) -> None:
+    new_number = {old: new for new, old in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[old] for old in used]
+    for _, operator in operators(model):
+        operator.opcodeIndex = new_number[operator.opcodeIndex]
+
+
+def _keep_buffers(model: Any) -> None:
+    tensors = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
+    holders = [*tensors, *(model.metadata or ())]
+    used = sorted({0, *(holder.buffer for holder in holders)})
+    new_number = {old: new for new, old in enumerate(used)}
+    model.buffers = [model.buffers[old] for old in used]
+    for holder in holders:
+        holder.buffer = new_number[holder.buffer]
+    model.metadataBuffer = None  # an old form of the metadata, which nothing reads
