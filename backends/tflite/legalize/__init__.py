@@ -1,0 +1,3 @@
+"""Legalization: programs in the operations and types that TFLite has."""
+
+from .pass_ import LegalizeTFLite as LegalizeTFLite
