@@ -125,6 +125,11 @@ class HookSpecs:
         raise NotImplementedError
 
     @hookspec
+    def xlapass_precision_policies(self) -> Mapping[str, Entry]:
+        """Rows of precision policies: `Entry` of a sequence of `Treatment`, by the name of the policy."""
+        raise NotImplementedError
+
+    @hookspec
     def xlapass_backends(self) -> Mapping[str, Entry]:
         """Backends: `Entry` of a `Backend` subclass, by name."""
         raise NotImplementedError
@@ -150,13 +155,14 @@ KINDS: Mapping[str, str] = {
     "rule set": "xlapass_rules",
     "composite": "xlapass_composites",
     "form family": "xlapass_forms",
+    "precision policy": "xlapass_precision_policies",
     "backend": "xlapass_backends",
     "target": "xlapass_targets",
     "pipeline": "xlapass_pipelines",
 }
 """What is looked up by name, and the hook that brings it."""
 
-SHARED_NAMES = frozenset({"rule set"})
+SHARED_NAMES = frozenset({"rule set", "precision policy"})
 """Kinds where several plugins may speak under one name, each adding its own."""
 
 
@@ -278,9 +284,13 @@ class Registry:
         """The implementation behind a name."""
         return self.find(kind, name).entry.load(f"{kind} {name!r}")
 
+    def claims(self, kind: str, name: str) -> list[Registered]:
+        """What every plugin brings under one name of a kind in `SHARED_NAMES`."""
+        return list(self._found[kind].get(name, ()))
+
     def rules_for(self, pass_name: str) -> list[Any]:
         """The rules that plugins add to the `RewritePass` of that name."""
-        claims = self._found["rule set"].get(pass_name, [])
+        claims = self.claims("rule set", pass_name)
         return [rule for claim in claims for rule in claim.entry.load(f"rules of plugin {claim.plugin!r}")]
 
     def all_of(self, kind: str) -> dict[str, Any]:
