@@ -14,6 +14,7 @@ COMPILE = "compile"
 COMMANDS = {
     COMPILE: "compile, check and run a model (what happens when no command is named)",
     "bench": "measure a pipeline against jax.jit",
+    "tune": "measure on this machine what suits a model best, and remember it",
     "list": "list passes, rules, pipelines, backends, targets, plugins",
     "help": "explain a pass, a backend, a pipeline, or a command",
     "plugins": "show how every plugin fared, with the tracebacks of those that failed",
@@ -28,6 +29,8 @@ LISTS = {
     "targets": "target",
     "composites": "composite",
     "forms": "form family",
+    "compile-options": "compile options",
+    "precision-policies": "precision policy",
     "plugins": "plugin",
 }
 """What `xlapass list` takes, and what one of each is called."""
@@ -57,6 +60,7 @@ examples:
                                                 watch three passes work
   xlapass --dry-run --pipeline=cpu              show what would run, and who brought it
   xlapass --explain NAME model.py               why a rule did not apply
+  xlapass --tune --tune-budget=2m model.py      let measurements on this machine decide
 
 commands:
 {commands}
@@ -77,6 +81,15 @@ of jax.jit to one run of the pipeline next to it: above 1, the pipeline is faste
 examples:
   xlapass bench model.py
   xlapass bench --pipeline=inline,simplify --seconds=20 model.py
+"""
+
+_TUNE_MORE = """\
+Each form of each distinct operation is timed, and so are options of XLA for the whole program. What was measured is
+kept in a file, for xlapass.jit(tune=True) and xlapass --tune; a second run measures only what the file does not know.
+
+examples:
+  xlapass tune model.py
+  xlapass tune --tune-budget=10m --tune-file=tuned.json model.py
 """
 
 _LIST_MORE = """\
@@ -153,9 +166,7 @@ def compile_parser() -> Parser:
     results.add_argument(
         "--emit", metavar="STAGE", help="write a stage: jaxpr, stablehlo, hlo, llvm, ptx (GPU), asm (CPU)"
     )
-    results.add_argument(
-        "--report", metavar="HOW", default="table", help="table (default), json, json:FILE or none: what each pass did"
-    )
+    _add_report(results)
     results.add_argument(
         "--print-ir", metavar="WHEN[:PASS]", help="show programs before or after passes, or what changed"
     )
@@ -177,6 +188,21 @@ def bench_parser() -> Parser:
     measuring = parser.add_argument_group("measuring")
     measuring.add_argument("--seconds", type=_positive, default=10.0, help="how long to measure (default: 10)")
     measuring.add_argument("--report", metavar="HOW", default="table", help="table (default), json or json:FILE")
+    _add_common(parser)
+    return parser
+
+
+def tune_parser() -> Parser:
+    """``xlapass tune MODEL``."""
+    parser = Parser(
+        prog="xlapass tune",
+        usage="xlapass tune [options] MODEL",
+        description="Measure on this machine which forms of its operations and which options of XLA suit a model best.",
+        epilog=_TUNE_MORE,
+    )
+    _add_model(parser)
+    _add_pipeline(parser)
+    _add_report(parser)
     _add_common(parser)
     return parser
 
@@ -236,6 +262,7 @@ def new_plugin_parser() -> Parser:
 PARSERS = {
     COMPILE: compile_parser,
     "bench": bench_parser,
+    "tune": tune_parser,
     "list": list_parser,
     "help": help_parser,
     "plugins": plugins_parser,
@@ -281,6 +308,22 @@ def _add_pipeline(parser: Parser) -> None:
     group.add_argument("--numerics", choices=NUMERICS, help="the loosest change to results allowed (default: lossy)")
     group.add_argument("--skip", metavar="PASS", action="append", default=[], help="leave a pass out; repeatable")
     group.add_argument("--stop-after", metavar="PASS", help="run no pass after this one")
+    tuning = parser.add_argument_group("tuning")
+    tuning.add_argument("--tune", action="store_true", help="let measurements on this machine decide, and keep them")
+    tuning.add_argument(
+        "--tune-budget", metavar="TIME", help="how long to measure, such as 90s or 5m (default: 60s); 0 only remembers"
+    )
+    tuning.add_argument(
+        "--tune-file",
+        metavar="FILE",
+        help="keeps the measurements (default: $XLAPASS_TUNE_FILE, or in the user's cache)",
+    )
+
+
+def _add_report(group: Any) -> None:
+    group.add_argument(
+        "--report", metavar="HOW", default="table", help="table (default), json, json:FILE or none: what each pass did"
+    )
 
 
 def _add_common(parser: Parser) -> None:

@@ -91,6 +91,15 @@ def _bench(args: argparse.Namespace, terminal: Terminal) -> int:
     return run(args, terminal)
 
 
+def _tune(args: argparse.Namespace, terminal: Terminal) -> int:
+    from .request import read_tuning_request
+
+    request = read_tuning_request(args)
+    with terminal.progress("starting JAX"):
+        from .compiling import run
+    return run(args, request, terminal)
+
+
 def _list(args: argparse.Namespace, terminal: Terminal) -> int:
     from .listing import run
 
@@ -124,6 +133,7 @@ def _new_plugin(args: argparse.Namespace, terminal: Terminal) -> int:
 _COMMANDS = {
     COMPILE: _compile,
     "bench": _bench,
+    "tune": _tune,
     "list": _list,
     "help": _help,
     "plugins": _plugins,

@@ -19,6 +19,7 @@ from ..core.driver import Plan, Verify, emit, optimize
 from ..core.errors import CompileError, UsageError, VerificationError, XlapassError
 from ..core.files import write_atomically
 from ..core.instruments.dump import Dump
+from ..core.instruments.progress import progress_bar
 from ..core.instruments.report import Report
 from ..core.manager import Instrument
 from ..core.options import suggestion
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace, request: Request, terminal: Terminal) -> int:
     compilation = _Compilation(request, terminal, chosen, numerics, args.verify or settings.verify)
     if args.dry_run:
         terminal.show("\n".join(plan_lines(chosen, numerics)))
+    elif request.only_tunes:
+        compilation.tune(load_program(args, terminal))
     elif request.explain:
         rule = require_rule(request.explain, chosen.pipeline, chosen.registry, numerics)
         explanation = Explanation(request.explain)
@@ -95,6 +98,12 @@ class _Compilation:
                 described = _descriptions(artifact, self.request.check_for)
             result = self._run(artifact, program, loosest.numerics)
         self._show_report(report, notes, result, described)
+
+    def tune(self, program: Program) -> None:
+        """Runs the passes, which measure, and shows what they chose."""
+        report = Report()
+        self.optimize(program, [report])
+        self._show_report(report)
 
     def optimize(self, program: Program, watching: Sequence[Instrument]) -> Program:
         """Runs the passes."""
@@ -219,6 +228,10 @@ class _PassProgress(Instrument):
     def before(self, step: Step, program: Program) -> None:
         """Names the pass."""
         self._terminal.say_progress(f"pass {step.pass_.name}")
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        """Shows how far a long pass has come."""
+        self._terminal.say_progress(progress_bar(done, total, what))
 
 
 def _descriptions(artifact: Artifact, check_for: Sequence[str]) -> dict[str, Description]:

@@ -33,6 +33,7 @@ class Request:
       explain: name of a rule; empty for none.
       run: whether to run the artifact.
       check_for: places for which the artifact is checked.
+      only_tunes: whether to stop after the passes, which measure.
     """
 
     emit: str
@@ -44,6 +45,7 @@ class Request:
     explain: str
     run: bool
     check_for: tuple[str, ...] = ()
+    only_tunes: bool = False
 
     @property
     def stdout_is_taken(self) -> bool:
@@ -81,6 +83,15 @@ def read_request(args: argparse.Namespace) -> Request:
     for path in filter(None, (output, report_file)):
         require_writable(path)
     return request
+
+
+def read_tuning_request(args: argparse.Namespace) -> Request:
+    """What ``xlapass tune`` is asked for; it always tunes."""
+    report, report_file = read_report(args.report)
+    if report_file:
+        require_writable(report_file)
+    args.tune, args.verify, args.dry_run = True, None, False
+    return Request("", "", report, report_file, "", "", "", run=False, only_tunes=True)
 
 
 def read_report(text: str) -> tuple[str, str]:

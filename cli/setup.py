@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..core.errors import UsageError
 from ..core.options import suggestion
 from ..core.plugins import PROJECT, PluginWarning, Registry, load_registry
+from ..core.tuning import tuning_of
 from .console import Terminal
 from .settings import Settings, read_settings
 
@@ -90,6 +91,7 @@ def make_plan(args: argparse.Namespace, settings: Settings, registry: Registry) 
     """The passes, backend and target that the flags ask for."""
     from ..core.driver import plan
 
+    tuning = tuning_of(args.tune, args.tune_budget, args.tune_file)
     device = None if args.device is None else _device_name(args.device)
     pipeline = args.pipeline or settings.pipeline or _pipeline_for(device, registry)
     chosen = plan(
@@ -99,6 +101,7 @@ def make_plan(args: argparse.Namespace, settings: Settings, registry: Registry) 
         registry=registry,
         skip=args.skip,
         stop_after=args.stop_after,
+        tune=tuning,
     )
     return _unverified(chosen) if getattr(args, "no_verify", False) else chosen
 

@@ -23,6 +23,11 @@ def hash_jaxpr(closed: jex_core.ClosedJaxpr, digest: Any) -> None:
         _hash_value(const, digest)
 
 
+def hash_structure(closed: jex_core.ClosedJaxpr, digest: Any) -> None:
+    """Feeds equations, parameters and types of ``closed`` to ``digest``, but not the arrays that it closes over."""
+    _hash_open(closed.jaxpr, digest)
+
+
 def _hash_open(jaxpr: jex_core.Jaxpr, digest: Any) -> None:
     numbers: dict[Any, int] = {}
 

@@ -198,6 +198,21 @@ def direct_form(primitive: jex_core.Primitive, cost: Callable[[Signature], float
 
 
 @dataclasses.dataclass(frozen=True)
+class Measured:
+    """What measuring a candidate showed.
+
+    Attributes:
+      seconds: median time.
+      gain: how many times faster than the default it surely is: the lower bound of what alternating runs showed.
+      problem: why it must not be used, in a sentence; empty where nothing is wrong.
+    """
+
+    seconds: float = math.inf
+    gain: float = 1.0
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Choice:
     """The form picked for a signature.
 
@@ -271,23 +286,22 @@ class FormTable:
         return signature.bytes / self.MEMORY_BYTES_PER_SECOND if cost is None else cost
 
     def choose(
-        self, signature: Signature, *, numerics: Numerics = "lossy", seconds: Mapping[str, float] | None = None
+        self, signature: Signature, *, numerics: Numerics = "lossy", measured: Mapping[str, Measured] | None = None
     ) -> Choice:
         """Picks the cheapest form; the primitive itself on a tie.
 
         Args:
           numerics: the loosest change to results that is permitted.
-          seconds: measured times by form name. When they hold the direct form's, only measured forms are compared.
+          measured: what was measured, by form name. When it holds the direct form, only measured forms are compared,
+            and of these those whose gain is beyond doubt.
         """
         if not signature.is_static:
             return Choice(DIRECT, 0.0, 0.0, declined=_all(self, signature, "its sizes are not known yet"))
         if signature.is_empty:
             return Choice(DIRECT, 0.0, 0.0, declined=_all(self, signature, "it has no elements"))
         found, declined = self.candidates(signature, numerics)
-        if seconds is not None and DIRECT in seconds:
-            times = {DIRECT: seconds[DIRECT]} | {f.name: seconds[f.name] for f in found if f.name in seconds}
-            best = min(times, key=times.__getitem__)
-            return Choice(best, times[best], times[DIRECT], measured=True, declined=declined)
+        if measured is not None and DIRECT in measured:
+            return _measured_choice(found, declined, measured)
         costs = {DIRECT: self.direct_cost(signature)}
         for form in found:
             cost = _cost(form, signature)
@@ -297,6 +311,23 @@ class FormTable:
                 costs[form.name] = cost
         best = min(costs, key=costs.__getitem__)
         return Choice(best, costs[best], costs[DIRECT], declined=declined)
+
+
+def _measured_choice(found: Iterable[Form], declined: dict[str, str], measured: Mapping[str, Measured]) -> Choice:
+    direct = measured[DIRECT].seconds
+    times = {DIRECT: direct}
+    for form in found:
+        one = measured.get(form.name)
+        if one is None:
+            declined[form.name] = "it was not measured"
+        elif one.problem:
+            declined[form.name] = one.problem
+        elif one.gain <= 1.0:
+            declined[form.name] = f"it gained nothing that was sure, when measured: {direct / one.seconds:.2f}x"
+        else:
+            times[form.name] = one.seconds
+    best = min(times, key=times.__getitem__)
+    return Choice(best, times[best], direct, measured=True, declined=declined)
 
 
 def _reason(form: Form, signature: Signature, numerics: Numerics) -> str | None:

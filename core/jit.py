@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any
 
 import jax
 
 from . import _compat
 from .driver import Plan, optimize, plan
+from .instruments.progress import ProgressLine
 from .pipeline import PipelineLike
 from .plugins import Registry
 from .program import Program
-from .resident import ResidentFunction
+from .recompilation import SignatureWatch
+from .resident import ResidentProgram, Weights
 from .rewrite import Numerics
 from .tracing import trace
+from .tuning import Tuning, tuning_of
 
 RESIDENT_LIMIT = 64 * 1024
 """A function that closes over more bytes than this keeps them on the device as arguments, instead of as literals."""
+
+_WATCH_HINT = (
+    "give it fewer different ones, or pad them to a few sizes (see xlapass.compile(...).executable(buckets=...))"
+)
+
+_NOT_POSITIONAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def jit(
@@ -31,6 +42,9 @@ def jit(
     static_argnames: str | Iterable[str] | None = None,
     donate_argnums: int | Sequence[int] | None = None,
     donate_argnames: str | Iterable[str] | None = None,
+    tune: bool = False,
+    tune_budget: str | float | None = None,
+    tune_file: str | os.PathLike[str] | None = None,
     registry: Registry | None = None,
 ) -> Any:
     """Compiles ``fn`` with a pipeline when it is called; otherwise as `jax.jit`.
@@ -44,6 +58,12 @@ def jit(
       pipeline: the passes; a backend that the pipeline names is not used.
       numerics: the loosest change to results that is permitted.
       static_argnums, static_argnames, donate_argnums, donate_argnames: as for `jax.jit`.
+      tune: let measurements on this device decide where passes have a choice, when a signature is compiled. What was
+        measured is kept in a file; a second run costs nothing. A budget or a file asks for tuning, too.
+      tune_budget: how long to measure for one signature: seconds, or text such as ``"90s"`` or ``"5m"``; by default 60
+        seconds. With 0, only what the file knows is used.
+      tune_file: keeps the measurements; by default what the environment variable ``XLAPASS_TUNE_FILE`` says, or a file
+        in the user's cache folder.
       registry: the plugins; by default those that are installed.
 
     Returns:
@@ -56,24 +76,32 @@ def jit(
         "donate_argnames": donate_argnames,
     }
     given = {name: value for name, value in jax_options.items() if value is not None}
-    make = functools.partial(Jitted, pipeline=pipeline, numerics=numerics, registry=registry, jax_options=given)
+    tuning = tuning_of(tune, tune_budget, tune_file)
+    make = functools.partial(
+        Jitted, pipeline=pipeline, numerics=numerics, registry=registry, tuning=tuning, jax_options=given
+    )
     return make if fn is None else make(fn)
 
 
 class _HoldsWeights(Exception):
-    """Raised while tracing, when the program's constants should be arguments and not literals."""
+    """Raised while tracing, when the program cannot be a part of the function that is being traced."""
 
     def __init__(self, program: Program) -> None:
         super().__init__()
         self.program = program
 
 
+class _OtherSignature(Exception):
+    """Raised while tracing a compiled signature, when it is called with arguments of another."""
+
+
 class Jitted:
     """What `jit` returns.
 
     Most functions run through one `jax.jit` of an optimized function, whose tracing is where the pipeline runs: calls,
-    caching, static and donated arguments are then JAX's own. A function that closes over weights is dispatched here
-    instead, so that they stay on the device as arguments.
+    caching, static and donated arguments are then JAX's own. A function that closes over weights, or one that wants
+    compile options of its own, has a `jax.jit` for each signature, which takes the weights as its first argument, so
+    that they stay on the device.
     """
 
     def __init__(
@@ -83,31 +111,37 @@ class Jitted:
         pipeline: PipelineLike,
         numerics: Numerics,
         registry: Registry | None,
+        tuning: Tuning | None,
         jax_options: dict[str, Any],
     ) -> None:
         self._fn = fn
+        self._name = getattr(fn, "__name__", type(fn).__name__)
         self._numerics = numerics
         self._pipeline = pipeline
         self._registry = registry
+        self._tuning = tuning
         self._jax_options = jax_options
         self._optimized: Any = jax.jit(_named_like(self._traced, fn), **jax_options)
         self._original: Any = jax.jit(_named_like(lambda *args, **kwargs: fn(*args, **kwargs), fn), **jax_options)
-        self._resident: dict[Any, _ResidentCall] | None = None
-        self._allow_weights = False
+        self._compiled: dict[Any, _Compiled] = {}
+        self._only: _Compiled | None = None
+        self._weights = Weights()
+        self._watch = SignatureWatch(f"xlapass.jit({self._name})", _WATCH_HINT)
         functools.update_wrapper(self, fn, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs ``fn``, compiled."""
-        optimized = None
-        if self._resident is None:
+        if self._only is not None:
+            try:
+                return self._only.run(self._only.resident, *args, **kwargs)
+            except _OtherSignature:
+                return self._call_compiled(args, kwargs, None)
+        if not self._compiled:
             try:
                 return self._optimized(*args, **kwargs)
             except _HoldsWeights as held:
-                self._resident, optimized = {}, held.program
-        leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
-        if any(map(_compat.is_tracer, leaves)):
-            return self._literal(*args, **kwargs)
-        return self._call_resident(args, kwargs, leaves, tree, optimized)
+                return self._call_compiled(args, kwargs, held.program)
+        return self._call_compiled(args, kwargs, None)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """Methods bind as functions do."""
@@ -115,12 +149,12 @@ class Jitted:
 
     @functools.cached_property
     def _plan(self) -> Plan:
-        return plan(self._pipeline, registry=self._registry)
+        return plan(self._pipeline, registry=self._registry, tune=self._tuning)
 
     @functools.cached_property
     def _literal(self) -> Any:
         """The optimized function with its constants closed over: for use inside other transformations."""
-        return jax.jit(_named_like(functools.partial(self._traced, allow_weights=True), self._fn), **self._jax_options)
+        return jax.jit(_named_like(functools.partial(self._traced, whole=False), self._fn), **self._jax_options)
 
     def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
         """As ``jax.jit(fn).lower``, of the optimized function."""
@@ -137,75 +171,122 @@ class Jitted:
 
     def clear_cache(self) -> None:
         """Forgets every compiled version."""
-        self._optimized.clear_cache()
-        self._original.clear_cache()
-        self._resident = None if self._resident is None else {}
+        for one in (self._optimized, self._original, self._literal):
+            one.clear_cache()
+        self._compiled, self._only, self._weights = {}, None, Weights()
 
     # -- the optimized function, as JAX traces it --------------------------------------------------------------------
 
-    def _traced(self, *args: Any, allow_weights: bool = False, **kwargs: Any) -> Any:
+    def _traced(self, *args: Any, whole: bool = True, **kwargs: Any) -> Any:
+        """The optimized function; with ``whole``, one that is more than a part of what is being traced is refused."""
         leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
         dynamic = [i for i, leaf in enumerate(leaves) if _compat.is_tracer(leaf)]
         flat_fn = _flat_function(self._fn, leaves, tree, dynamic)
-        program = self._optimize(flat_fn, [leaves[i] for i in dynamic])
+        program = self._optimize(flat_fn, leaves, tree, dynamic)
         if program is None:
             return self._fn(*args, **kwargs)
-        if program.constant_bytes > RESIDENT_LIMIT and not allow_weights:
+        if whole and (program.constant_bytes > RESIDENT_LIMIT or program.compiler_options):
             raise _HoldsWeights(program)
-        flat = _with_derivatives_of(flat_fn, program)(*(leaves[i] for i in dynamic))
+        optimized = _with_derivatives_of(flat_fn, lambda _, *flat: program.flat_function(*flat), program)
+        flat = optimized([], *(leaves[i] for i in dynamic))
         return jax.tree_util.tree_unflatten(program.out_tree, flat)
 
-    def _optimize(self, flat_fn: Callable[..., Any], arrays: Sequence[Any]) -> Program | None:
+    def _optimize(
+        self, flat_fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, dynamic: Sequence[int]
+    ) -> Program | None:
         """The optimized program, or None where ``fn`` closes over values of an enclosing transformation."""
-        specs = [_spec(array) for array in arrays]
-        program = trace(flat_fn, *specs, name=getattr(self._fn, "__name__", type(self._fn).__name__))
+        self._watch.saw(_signature_by_name(self._fn, leaves, tree, dynamic))
+        program = trace(flat_fn, *(_spec(leaves[i]) for i in dynamic), name=self._name)
         if any(map(_compat.is_tracer, program.jaxpr.consts)):
             return None
-        return optimize(self._plan, program, numerics=self._numerics)
+        instruments = [] if self._tuning is None else [ProgressLine()]
+        return optimize(self._plan, program, numerics=self._numerics, instruments=instruments)
 
-    # -- functions that close over weights ---------------------------------------------------------------------------
+    # -- a function of its own for each signature ---------------------------------------------------------------------
 
-    def _call_resident(self, args: Any, kwargs: Any, leaves: list[Any], tree: Any, optimized: Program | None) -> Any:
-        assert self._resident is not None
+    def _call_compiled(self, args: Any, kwargs: Any, optimized: Program | None) -> Any:
+        leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
         static = _static_leaves(self._fn, args, kwargs, self._jax_options)
-        key = (tree, tuple(_signature(leaf, i in static) for i, leaf in enumerate(leaves)), _compat.x64_enabled())
-        call = self._resident.get(key)
-        if call is None:
+        key = _key(leaves, tree, static)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            if any(map(_compat.is_tracer, leaves)):
+                return self._literal(*args, **kwargs)
             dynamic = [i for i in range(len(leaves)) if i not in static]
-            donated = _donated_leaves(self._fn, args, kwargs, self._jax_options)
             flat_fn = _flat_function(self._fn, leaves, tree, dynamic)
-            program = optimized or self._optimize(flat_fn, [leaves[i] for i in dynamic])
+            program = optimized or self._optimize(flat_fn, leaves, tree, dynamic)
             assert program is not None  # no tracer among the arguments, and constants were arrays
-            call = _ResidentCall(program, dynamic, [i for i in dynamic if i in donated])
-            self._resident[key] = call
-        return call(leaves)
+            compiled = _Compiled(self._fn, program, key, flat_fn, self._weights, self._jax_options)
+            self._compiled[key] = compiled
+            # With one signature, JAX tells in its fast path whether the arguments fit; with several, the key must.
+            is_only = len(self._compiled) == 1 and not program.compiler_options
+            self._only = compiled if is_only else None
+        if compiled.has_options and any(map(_compat.is_tracer, leaves)):
+            return self._literal(*args, **kwargs)  # compile options are for a whole computation, not for a part of one
+        return compiled.run(compiled.resident, *args, **kwargs)
 
 
-class _ResidentCall:
-    """A compiled signature whose constants are arguments that stay on the device."""
+class _Compiled:
+    """One signature, compiled; its constants are arguments that stay on the device.
 
-    def __init__(self, program: Program, dynamic: list[int], donated: list[int]) -> None:
-        self.program = program
-        self.dynamic = dynamic
-        self._run = ResidentFunction(program, donated=[dynamic.index(i) for i in donated])
+    Attributes:
+      run: takes ``resident`` and the arguments of the original function; raises `_OtherSignature` for other ones.
+      resident: the constants.
+      has_options: whether it is compiled with options of its own.
+    """
 
-    def __call__(self, leaves: list[Any]) -> Any:
-        flat = self._run([leaves[i] for i in self.dynamic])
-        return jax.tree_util.tree_unflatten(self.program.out_tree, flat)
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        program: Program,
+        key: Any,
+        flat_fn: Callable[..., Any],
+        weights: Weights,
+        jax_options: dict[str, Any],
+    ) -> None:
+        body = ResidentProgram(program, weights=weights)
+        self.resident = body.resident
+        self.has_options = bool(program.compiler_options)
+        optimized = _with_derivatives_of(flat_fn, body, program)
+
+        def run(resident: Any, *args: Any, **kwargs: Any) -> Any:
+            leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
+            static = _static_leaves(fn, args, kwargs, jax_options)
+            if _key(leaves, tree, static) != key:
+                raise _OtherSignature
+            flat = optimized(resident, *(leaf for i, leaf in enumerate(leaves) if i not in static))
+            return jax.tree_util.tree_unflatten(program.out_tree, flat)
+
+        options = {name: _after_one_more(name, value) for name, value in jax_options.items()}
+        self.run: Any = jax.jit(
+            _named_like(run, fn, first="resident"), compiler_options=dict(program.compiler_options) or None, **options
+        )
 
 
-def _with_derivatives_of(fn: Callable[..., Any], program: Program) -> Callable[..., list[Any]]:
-    """The optimized program, whose derivative is that of ``fn``: passes do not keep custom derivative rules."""
+def _after_one_more(name: str, value: Any) -> Any:
+    """Positions of arguments when another one comes first; those counted from the end stay."""
+    if not name.endswith("nums"):
+        return value
+    return tuple(n + 1 if n >= 0 else n for n in _as_tuple(value))
+
+
+def _with_derivatives_of(
+    fn: Callable[..., Any], body: Callable[..., list[Any]], program: Program
+) -> Callable[..., list[Any]]:
+    """``body``, the optimized program, of resident constants and flat inputs; its derivative is that of ``fn``.
+
+    Passes do not keep custom derivative rules.
+    """
     if program.jaxpr.effects:
-        return program.flat_function  # JAX's custom derivatives take no effects; what the passes left is differentiated
+        return body  # JAX's custom derivatives take no effects; what the passes left is differentiated
 
     @jax.custom_jvp
-    def optimized(*flat: Any) -> list[Any]:
-        return program.flat_function(*flat)
+    def optimized(resident: Any, *flat: Any) -> list[Any]:
+        return body(resident, *flat)
 
     @optimized.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:
-        return jax.jvp(lambda *flat: jax.tree_util.tree_leaves(fn(*flat)), primals, tangents)
+        return jax.jvp(lambda *flat: jax.tree_util.tree_leaves(fn(*flat)), primals[1:], tangents[1:])
 
     return optimized
 
@@ -229,11 +310,34 @@ def _spec(array: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
 
 
-def _signature(leaf: Any, static: bool) -> Any:
-    if static:
-        return leaf
-    aval = jax.typeof(leaf)
+def _key(leaves: Sequence[Any], tree: Any, static: Collection[int]) -> tuple[Any, ...]:
+    """What a compilation depends on: types of the dynamic leaves, values of the static ones, the width of types."""
+    types = tuple(leaf if i in static else _type(leaf) for i, leaf in enumerate(leaves))
+    return tree, types, _compat.x64_enabled()
+
+
+def _type(leaf: Any) -> tuple[Any, ...]:
+    aval = leaf.aval if isinstance(leaf, jax.Array) else jax.typeof(leaf)
     return aval.shape, aval.dtype, getattr(aval, "weak_type", False)
+
+
+def _signature_by_name(
+    fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, dynamic: Sequence[int]
+) -> dict[str, Hashable]:
+    """By the name of each argument, its type, or its static value as text."""
+    args, kwargs = jax.tree_util.tree_unflatten(tree, list(range(len(leaves))))
+    try:
+        names = [name for name, p in inspect.signature(fn).parameters.items() if p.kind not in _NOT_POSITIONAL]
+    except (TypeError, ValueError):  # a callable without a signature has no argument names
+        names = []
+    described: dict[str, Hashable] = {}
+    named = {names[i] if i < len(names) else f"argument {i}": arg for i, arg in enumerate(args)} | kwargs
+    for name, argument in named.items():
+        for path, index in jax.tree_util.tree_flatten_with_path(argument)[0]:
+            leaf = leaves[index]
+            text = jax.typeof(leaf).str_short() if index in dynamic else repr(leaf)
+            described[name + jax.tree_util.keystr(path)] = text
+    return described
 
 
 def _static_leaves(fn: Callable[..., Any], args: Any, kwargs: Any, jax_options: dict[str, Any]) -> set[int]:
@@ -276,11 +380,19 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
     return (value,) if isinstance(value, int | str) else tuple(value)
 
 
-def _named_like(function: Callable[..., Any], fn: Any) -> Callable[..., Any]:
-    """JAX reads parameter names, for static and donated ones, from the signature."""
+def _named_like(function: Callable[..., Any], fn: Any, first: str = "") -> Callable[..., Any]:
+    """JAX reads parameter names, for static and donated ones, from the signature; ``first`` is one more before them."""
 
     @functools.wraps(fn, updated=())
     def named(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
+    if first:
+        del named.__wrapped__
+        with contextlib.suppress(TypeError, ValueError):  # a callable without a signature has no argument names
+            signature = inspect.signature(fn)
+            one_more = inspect.Parameter(first, inspect.Parameter.POSITIONAL_ONLY)
+            parameters = [p for p in signature.parameters.values() if p.name != first]
+            if len(parameters) == len(signature.parameters):
+                named.__signature__ = signature.replace(parameters=[one_more, *parameters])  # type: ignore[attr-defined]
     return named

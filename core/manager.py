@@ -61,6 +61,9 @@ class Instrument:
     def before(self, step: Step, program: Program) -> None:
         """Before a pass that will run."""
 
+    def progress(self, done: int, total: int, what: str) -> None:
+        """During a pass that takes long: how many of its parts are done, of how many, and which one comes next."""
+
     def after(self, event: PassEvent) -> None:
         """After a pass; raises to stop the pipeline."""
 
@@ -140,7 +143,13 @@ class PassManager:
             program = lower_to_stablehlo(program, self.target)
         for instrument in self.instruments:
             instrument.before(step, program)
-        context = PassContext(self.registry, self.target, self.numerics, RewriteLog(explain=self.explain))
+        context = PassContext(
+            self.registry,
+            self.target,
+            self.numerics,
+            RewriteLog(explain=self.explain),
+            report_progress=self._report_progress,
+        )
         start = time.perf_counter()
         result = _run_pass(step, program, context)
         event = PassEvent(step, program, result, context, time.perf_counter() - start, round_)
@@ -150,6 +159,10 @@ class PassManager:
             return program, False
         numerics = max(program.numerics, event.numerics, key=NUMERICS_ORDER.index)
         return result.program.replace(history=(*program.history, str(step.pass_)), numerics=numerics), True
+
+    def _report_progress(self, done: int, total: int, what: str) -> None:
+        for instrument in self.instruments:
+            instrument.progress(done, total, what)
 
 
 @contextlib.contextmanager

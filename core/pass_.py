@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from . import options
@@ -16,11 +16,16 @@ from .rewrite import Numerics, RewriteLog, Rule, RuleIndex, rewrite
 if TYPE_CHECKING:
     from .plugins import Registry
     from .target import Target
+    from .tuning import Tuning
 
 Level = Literal["jaxpr", "stablehlo"]
 
 NUMERICS_ORDER: tuple[Numerics, ...] = ("exact", "reassociating", "lossy")
 """From the strictest to the loosest."""
+
+
+Progress = Callable[[int, int, str], None]
+"""Hears of a long run of a pass: how many parts are done, of how many, and which one comes next."""
 
 
 def within(numerics: Numerics, allowed: Numerics) -> bool:
@@ -38,6 +43,7 @@ class PassContext:
       numerics: the loosest change that the user permits.
       log: rewrite statistics of this run of this pass.
       details: facts about this run that the pass adds to the report, JSON-able.
+      report_progress: to be called now and then by a pass that takes long.
     """
 
     registry: Registry
@@ -45,6 +51,7 @@ class PassContext:
     numerics: Numerics = "lossy"
     log: RewriteLog = dataclasses.field(default_factory=RewriteLog)
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    report_progress: Progress = lambda done, total, what: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +92,10 @@ class Pass(abc.ABC):
     @abc.abstractmethod
     def run(self, program: Program, context: PassContext) -> PassResult:
         """Returns the transformed program; never mutates its argument."""
+
+    def tuned(self, tuning: Tuning) -> Pass:
+        """What stands in the place of this pass when measurements shall decide; by default the pass itself."""
+        return self
 
     def __str__(self) -> str:
         return options.to_text(self.name, self)

@@ -12,13 +12,14 @@ import contextlib
 import dataclasses
 import re
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from . import options
 from .errors import UsageError
 from .pass_ import NUMERICS_ORDER, Level, Pass
 from .plugins import Registry
+from .tuning import Tuning
 
 FIXPOINT_LIMIT = 10
 """``fixpoint`` gives up after this many rounds; the passes here settle in two or three."""
@@ -71,6 +72,10 @@ class Pipeline:
             if any(step.pass_.name == name for step in _steps((item,))):
                 break
         return Pipeline(tuple(kept))
+
+    def tuned(self, tuning: Tuning) -> Pipeline:
+        """The pipeline in which measurements decide, wherever a pass can measure."""
+        return Pipeline(_map_steps(self.items, lambda one: one.tuned(tuning)))
 
     def validate(self) -> None:
         """Raises `UsageError` when the passes cannot run in this order."""
@@ -275,6 +280,15 @@ def _filter(items: tuple[Any, ...], keep: Any) -> tuple[Any, ...]:
         elif body := _filter(item.body, keep):
             kept.append(dataclasses.replace(item, body=body))
     return tuple(kept)
+
+
+def _map_steps(items: tuple[Any, ...], change: Callable[[Pass], Pass]) -> tuple[Any, ...]:
+    return tuple(
+        dataclasses.replace(item, pass_=change(item.pass_))
+        if isinstance(item, Step)
+        else dataclasses.replace(item, body=_map_steps(item.body, change))
+        for item in items
+    )
 
 
 def _format(items: Iterable[Any]) -> str:

@@ -125,6 +125,11 @@ class HookSpecs:
         raise NotImplementedError
 
     @hookspec
+    def xlapass_compile_options(self) -> Mapping[str, Entry]:
+        """Options of XLA that may suit a program: `Entry` of a `CompileOptions`, by a name for reports."""
+        raise NotImplementedError
+
+    @hookspec
     def xlapass_precision_policies(self) -> Mapping[str, Entry]:
         """Rows of precision policies: `Entry` of a sequence of `Treatment`, by the name of the policy."""
         raise NotImplementedError
@@ -155,6 +160,7 @@ KINDS: Mapping[str, str] = {
     "rule set": "xlapass_rules",
     "composite": "xlapass_composites",
     "form family": "xlapass_forms",
+    "compile options": "xlapass_compile_options",
     "precision policy": "xlapass_precision_policies",
     "backend": "xlapass_backends",
     "target": "xlapass_targets",

@@ -61,6 +61,7 @@ class Program:
     input_permutations: tuple[tuple[int, ...] | None, ...] = ()
     output_permutations: tuple[tuple[int, ...] | None, ...] = ()
     exported: Any = None
+    compiler_options: Mapping[str, str | bool] = dataclasses.field(default_factory=dict)
     numerics: str = "exact"
     traced: Program | None = None
     calibration: Any = None

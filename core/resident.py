@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from .embedding import constants_to_embed
 from .program import Program
 
 
-class ResidentFunction:
-    """Runs a program on flat inputs.
+class Weights:
+    """Arrays that have been put on a device, so that several compilations of one model hold each once.
+
+    The same array, or another with the same bytes, which a pass made anew, is not put there again.
+    """
+
+    def __init__(self) -> None:
+        self._by_identity: dict[tuple[int, Any], tuple[Any, jax.Array]] = {}
+        self._by_content: dict[tuple[Any, ...], jax.Array] = {}
+
+    def put(self, constant: Any, device: jax.Device | None) -> jax.Array:
+        """``constant`` on ``device``; None is JAX's default device."""
+        known = self._by_identity.get((id(constant), device))
+        if known is None:
+            known = (constant, self._put_content(constant, device))  # holding it keeps its id from being reused
+            self._by_identity[id(constant), device] = known
+        return known[1]
+
+    def _put_content(self, constant: Any, device: jax.Device | None) -> jax.Array:
+        if jnp.issubdtype(constant.dtype, jax.dtypes.extended):
+            keys: jax.Array = jax.device_put(constant, device)
+            return keys
+        array = np.ascontiguousarray(constant)
+        digest = hashlib.blake2b(array.view(np.uint8).data if array.size else b"", digest_size=16).digest()
+        key = (array.shape, str(constant.dtype), digest, bool(getattr(constant, "weak_type", False)), device)
+        if key not in self._by_content:
+            self._by_content[key] = jax.device_put(constant, device)
+        return self._by_content[key]
+
+
+class ResidentProgram:
+    """A program as a function of those of its constants that stay on the device.
 
     Args:
       program: the program.
       embed: for each constant, whether it becomes a literal; by default what `constants_to_embed` says.
       device: where the other constants are put once and for all; by default JAX's default device.
-      donated: positions of the flat inputs whose buffers the outputs may take.
-      compiler_options: XLA options for this function.
+      weights: arrays that are there already, and to which these are added.
+
+    Attributes:
+      resident: the constants on the device.
     """
 
     def __init__(
@@ -28,21 +63,50 @@ class ResidentFunction:
         *,
         embed: Sequence[bool] | None = None,
         device: jax.Device | None = None,
+        weights: Weights | None = None,
+    ) -> None:
+        self.program = program
+        self._embed = constants_to_embed(program.jaxpr) if embed is None else embed
+        put = jax.device_put if weights is None else weights.put
+        pairs = zip(program.jaxpr.consts, self._embed, strict=True)
+        self.resident = [put(const, device) for const, inside in pairs if not inside]
+
+    def __call__(self, resident: Sequence[Any], *flat: Any) -> list[Any]:
+        """Evaluates the program on its resident constants and its flat inputs."""
+        passed = iter(resident)
+        pairs = zip(self.program.jaxpr.consts, self._embed, strict=True)
+        return self.program.function_of_constants([c if inside else next(passed) for c, inside in pairs], *flat)
+
+
+class ResidentFunction:
+    """Runs a program on flat inputs.
+
+    Args:
+      program, embed, device, weights: see `ResidentProgram`.
+      donated: positions of the flat inputs whose buffers the outputs may take.
+      compiler_options: XLA options for this function, besides those of the program.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        embed: Sequence[bool] | None = None,
+        device: jax.Device | None = None,
+        weights: Weights | None = None,
         donated: Sequence[int] = (),
         compiler_options: Mapping[str, Any] | None = None,
     ) -> None:
-        consts = list(program.jaxpr.consts)
-        chosen = constants_to_embed(program.jaxpr) if embed is None else embed
-        self._resident = jax.device_put([c for c, inside in zip(consts, chosen, strict=True) if not inside], device)
+        body = ResidentProgram(program, embed=embed, device=device, weights=weights)
+        self._resident = body.resident
 
         def run(resident: Any, *flat: Any) -> list[Any]:
-            passed = iter(resident)
-            every = [c if inside else next(passed) for c, inside in zip(consts, chosen, strict=True)]
-            return program.function_of_constants(every, *flat)
+            return body(resident, *flat)
 
         run.__name__ = program.name if program.name.isidentifier() else "main"
         donate = tuple(1 + position for position in donated)
-        self._run = jax.jit(run, donate_argnums=donate, compiler_options=dict(compiler_options or {}) or None)
+        options = {**program.compiler_options, **(compiler_options or {})}
+        self._run: Callable[..., Any] = jax.jit(run, donate_argnums=donate, compiler_options=options or None)
 
     def __call__(self, flat: Sequence[Any]) -> list[Any]:
         """Runs on flat inputs and returns flat outputs."""
@@ -50,4 +114,5 @@ class ResidentFunction:
 
     def lower(self, specs: Sequence[Any]) -> jax.stages.Lowered:
         """The lowered computation at the given types of the flat inputs."""
-        return self._run.lower(self._resident, *specs)
+        lowered: jax.stages.Lowered = self._run.lower(self._resident, *specs)  # type: ignore[attr-defined]
+        return lowered

@@ -1,13 +1,16 @@
-"""Measured times of forms, kept in a JSON file that a team can share.
+"""Measured times, kept in a JSON file that a team can share.
 
-A time belongs to a signature, a form, a device and a version of JAX. A file that cannot be read, or that holds
-something else, is left alone: a warning, and the static cost model decides.
+A file holds, for every environment (device, cores, version of JAX), the candidates that were measured for a subject:
+the forms of an operation's signature, or the compile options of a program. ``docs/tuning.md`` describes the format. A
+file that cannot be read, or that holds something else, is left alone: a warning, and nothing measured decides.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,72 +18,81 @@ from typing import Any
 
 import jax
 
-from .errors import XlapassError
+from .errors import UsageError, XlapassError
 from .files import write_atomically
-from .forms import FormWarning, Signature
+from .forms import FormWarning, Measured
 
-FORMAT = "xlapass timings 1"
+FORMAT = "xlapass timings 2"
 """First entry of a file; another number would mean another layout."""
 
 
 def this_environment() -> str:
     """What measured times depend on besides the operation: device, number of cores, version of JAX."""
     device = jax.devices()[0]
-    return f"{device.platform} {device.device_kind} x{os.cpu_count()} jax-{jax.__version__}"
+    kind = _cpu_model() if device.platform == "cpu" else device.device_kind
+    return f"{device.platform} {kind} x{_core_count()} jax-{jax.__version__}"
 
 
-def timings_path(name: str) -> Path:
-    """The file that an option names: a path, or ``cache`` for the user's own file."""
-    if name != "cache":
-        return Path(name)
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder) / "xlapass" / "timings.json"
+def _cpu_model() -> str:
+    """JAX calls every CPU ``cpu``; a file shared by a team must tell them apart."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            found = re.search(r"^model name\s*:\s*(.+)$", file.read(), re.MULTILINE)
+    except OSError:  # there is such a file on Linux only
+        found = None
+    return " ".join(found[1].split()) if found else platform.processor() or platform.machine()
+
+
+def _core_count() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
 
 
 class Timings:
-    """Seconds by signature and form, measured in one environment.
+    """What was measured, by subject and candidate, in one environment.
 
     Args:
-      environment: where they were measured; by default here.
+      environment: where it was measured; by default here.
 
     Attributes:
-      from_foreign_file: whether a file was read that holds something else, and must not be written over.
+      is_writable: whether the file may be written: not where something else stands in it, or writing failed before.
     """
 
     def __init__(self, environment: str | None = None) -> None:
         self.environment = environment if environment is not None else this_environment()
-        self.from_foreign_file = False
-        self._all: dict[str, dict[str, dict[str, float]]] = {}
+        self.is_writable = True
+        self._all: dict[str, dict[str, dict[str, Measured]]] = {}
 
-    def of(self, signature: Signature) -> Mapping[str, float] | None:
-        """Seconds by form name, or None where the signature was not measured here."""
-        return self._all.get(self.environment, {}).get(signature.key)
+    def of(self, subject: str) -> Mapping[str, Measured] | None:
+        """The measured candidates by name, or None where the subject was not measured here."""
+        return self._all.get(self.environment, {}).get(subject)
 
-    def record(self, signature: Signature, form: str, seconds: float) -> None:
-        """Adds one measured time."""
-        self._all.setdefault(self.environment, {}).setdefault(signature.key, {})[form] = seconds
+    def record(self, subject: str, candidate: str, measured: Measured) -> None:
+        """Adds one candidate."""
+        self._all.setdefault(self.environment, {}).setdefault(subject, {})[candidate] = measured
 
     def __len__(self) -> int:
-        """Number of signatures measured in this environment."""
+        """Number of subjects measured in this environment."""
         return len(self._all.get(self.environment, {}))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], environment: str | None = None) -> Timings:
-        """The times in a file; none, with a warning unless the file is just missing, where it cannot be used."""
+        """What is in a file; nothing, with a warning unless the file is just missing, where it cannot be used."""
         timings = cls(environment)
         try:
             with open(path, encoding="utf-8") as file:
-                content = json.load(file)
-            timings._all = _checked(content)
+                timings._all = _checked(json.load(file))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:
-            timings.from_foreign_file = True
+        except (OSError, ValueError, RecursionError) as error:
+            timings.is_writable = False
             warnings.warn(f"the measured times in {os.fspath(path)} cannot be used: {error}", FormWarning, stacklevel=2)
         return timings
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes all times, those of other environments included; what others added meanwhile is kept.
+        """Writes everything, other environments included; what others added meanwhile is kept.
 
         Raises:
           UsageError: the file cannot be written there.
@@ -93,28 +105,68 @@ class Timings:
                     earlier = Timings.read(path, self.environment)._all
                 except FormWarning as error:
                     raise XlapassError(str(error), hint="choose another file, or remove this one") from None
-            for environment, signatures in earlier.items():
+            for environment, subjects in earlier.items():
                 mine = self._all.setdefault(environment, {})
-                for key, forms in signatures.items():
-                    mine[key] = forms | mine.get(key, {})
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format": FORMAT, "seconds": self._all}, indent=1, sort_keys=True)
+                for subject, candidates in subjects.items():
+                    mine[subject] = candidates | mine.get(subject, {})
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot write {os.fspath(path)!r}: {error}", hint="choose another file") from error
+        measured = {
+            environment: {
+                subject: {name: _as_json(one) for name, one in candidates.items()}
+                for subject, candidates in subjects.items()
+            }
+            for environment, subjects in self._all.items()
+        }
+        text = json.dumps({"format": FORMAT, "measured": measured}, indent=1, sort_keys=True)
         write_atomically(path, (text + "\n").encode())
 
+    def try_to_write(self, path: str | os.PathLike[str]) -> None:
+        """As `write`; where that fails, a warning, once: what was measured then counts for this process only."""
+        if not self.is_writable:
+            return
+        try:
+            self.write(path)
+        except XlapassError as error:
+            self.is_writable = False
+            warnings.warn(f"measured times are not kept: {error.message}", FormWarning, stacklevel=2)
 
-def _checked(content: Any) -> dict[str, dict[str, dict[str, float]]]:
-    """The times of a parsed file; raises `ValueError` where it is of another kind."""
+
+def _as_json(measured: Measured) -> dict[str, Any]:
+    if measured.problem:
+        return {"problem": measured.problem}
+    return {"seconds": measured.seconds, "gain": measured.gain}
+
+
+def _checked(content: Any) -> dict[str, dict[str, dict[str, Measured]]]:
+    """What a parsed file holds; raises `ValueError` where it is of another kind."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"it is not in the format {FORMAT!r}")
-    seconds = content.get("seconds")
-    if not isinstance(seconds, dict):
-        raise ValueError("it holds no times")
-    for signatures in seconds.values():
-        for forms in _mapping(signatures).values():
-            for time in _mapping(forms).values():
-                if not isinstance(time, int | float) or isinstance(time, bool) or not time > 0:
-                    raise ValueError(f"{time!r} is not a time")
-    return seconds
+    return {
+        environment: {
+            subject: {name: _measured(one) for name, one in _mapping(candidates).items()}
+            for subject, candidates in _mapping(subjects).items()
+        }
+        for environment, subjects in _mapping(content.get("measured")).items()
+    }
+
+
+def _measured(value: Any) -> Measured:
+    entry = _mapping(value)
+    problem = entry.get("problem", "")
+    if not isinstance(problem, str):
+        raise ValueError(f"{problem!r} is not a sentence")
+    if problem:
+        return Measured(problem=problem)
+    return Measured(_number(entry.get("seconds"), "a time"), _number(entry.get("gain"), "a gain"))
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{value!r} is not {what}")
+    return float(value)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -6,21 +6,21 @@ import collections
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from jax.extend import core as jex_core
 
-from ..core.forms import DIRECT, Form, FormTable, FormWarning, Signature
+from ..core.forms import DIRECT, Form, FormTable, FormWarning, Measured, Signature
 from ..core.graph import Graph
-from ..core.pass_ import GraphPass, PassContext
+from ..core.pass_ import GraphPass, PassContext, Progress
 from ..core.rewrite import Numerics
-from ..core.timings import Timings, timings_path
-from .forms.measure import example_operands, measure, single_operation
-from .select_forms import Selection, form_table
-
-Progress = Callable[[int, int, str], None]
-"""Is told how many signatures are done, of how many, and which one comes next."""
+from ..core.timings import Timings
+from ..core.tuning import CACHE, DEFAULT_BUDGET, timings_path
+from .forms.measure import Run, example_inputs, measure, repeated_run, single_operation, wrong_result
+from .forms.neighbours import Neighbours, subject
+from .forms.selection import Selection, form_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Tune(GraphPass):
       skip: forms not to measure.
     """
 
-    timings: str = "cache"
-    budget: float = 60.0
+    timings: str = CACHE
+    budget: float = DEFAULT_BUDGET
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
@@ -44,7 +44,16 @@ class Tune(GraphPass):
     def apply(self, graph: Graph, context: PassContext) -> bool:
         """Measures; how far it came is reported as ``tuned`` in the details."""
         table = form_table(context.registry, self.only, self.skip)
-        result = tune(graph, table, self.timings, budget=self.budget, numerics=context.numerics)
+        path = timings_path(self.timings)
+        result = tune(
+            graph,
+            table,
+            Timings.read(path),
+            path,
+            budget=self.budget,
+            numerics=context.numerics,
+            progress=context.report_progress,
+        )
         context.details["tuned"] = dataclasses.asdict(result)
         return False
 
@@ -66,94 +75,144 @@ class TuningResult:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Pending:
+    """An operation with the forms that it could take.
+
+    Attributes:
+      signature, neighbours: what it is, and what stands around it.
+      primitive: the JAX primitive.
+      forms: the candidates besides the primitive itself.
+    """
+
+    signature: Signature
+    neighbours: Neighbours
+    primitive: Any
+    forms: tuple[Form, ...]
+
+    @property
+    def subject(self) -> str:
+        """The key of its measured times."""
+        return subject(self.signature, self.neighbours)
+
+
 def tune(
     graph: Graph,
     table: FormTable,
-    timings: str,
+    timings: Timings,
+    path: Path,
     *,
-    budget: float = 60.0,
+    budget: float = DEFAULT_BUDGET,
     numerics: Numerics = "lossy",
     progress: Progress | None = None,
 ) -> TuningResult:
-    """Measures every form of every distinct signature in a graph, those that take longest first.
+    """Measures every form of every distinct operation in a graph, those that take longest first.
 
-    The file is written after each signature. An interruption by the user is a warning, and keeps what was measured.
+    The file is written after each operation. An interruption by the user is a warning, and keeps what was measured.
 
     Args:
-      timings: the file, or ``cache``.
-      budget: seconds; no new signature is begun after them.
+      timings: what is known; what is measured is added.
+      path: the file that ``timings`` was read from.
+      budget: seconds; no new operation is begun after them.
+      progress: hears how many operations are done, of how many, and which one comes next.
     """
-    start, path = time.perf_counter(), timings_path(timings)
-    known = Timings.read(path)
-    pending = _distinct(graph, table, numerics)
-    if known.from_foreign_file:  # `Timings.read` has warned
-        return TuningResult(len(pending), 0, 0, 0.0)
-    missing = [entry for entry in pending if not _is_known(known, entry[0], entry[2])]
+    start = time.perf_counter()
+    operations = distinct_operations(graph, table, numerics)
+    if not timings.is_writable:  # `Timings.read` has warned
+        return TuningResult(len(operations), 0, 0, time.perf_counter() - start)
+    missing = [pending for pending in operations if not _is_known(timings, pending)]
     done = 0
     try:
-        for signature, primitive, forms in missing:
+        for pending in missing:
             if time.perf_counter() - start > budget:
                 break
             if progress is not None:
-                progress(done, len(missing), signature.key)
-            for form, seconds in time_forms(signature, primitive, forms, table).items():
-                known.record(signature, form, seconds)
-            known.write(path)
+                progress(done, len(missing), pending.signature.key)
+            for form, measured in measure_forms(pending, table).items():
+                timings.record(pending.subject, form, measured)
             done += 1
+            timings.try_to_write(path)
     except KeyboardInterrupt:
         warnings.warn(
             f"tuning was interrupted after {done} of {len(missing)} operations; the cost model decides the others",
             FormWarning,
             stacklevel=2,
         )
-    if progress is not None:
+    if progress is not None and missing:
         progress(done, len(missing), "")
-    return TuningResult(len(pending), done, len(pending) - len(missing), time.perf_counter() - start)
+    return TuningResult(len(operations), done, len(operations) - len(missing), time.perf_counter() - start)
 
 
-def _distinct(graph: Graph, table: FormTable, numerics: Numerics) -> list[tuple[Signature, Any, list[Form]]]:
-    """Signatures with more than one form, with primitive and forms; by estimated time in the program, longest first."""
-    counts: collections.Counter[Signature] = collections.Counter()
-    primitives: dict[Signature, Any] = {}
+def distinct_operations(graph: Graph, table: FormTable, numerics: Numerics) -> list[Pending]:
+    """Operations with more than one form; by estimated time in the program, longest first."""
+    counts: collections.Counter[str] = collections.Counter()
+    found: dict[str, Pending] = {}
     for region in graph.walk():
         for node in region.nodes():
             if node.name in table.primitives and not node.effects:
-                signature = Signature.of_node(node)
-                counts[signature] += 1
-                primitives[signature] = node.primitive
-    found = []
-    for signature in counts:
-        if not signature.is_static or signature.is_empty or len(signature.constant_operands) == len(signature.operands):
-            continue
-        forms = table.candidates(signature, numerics)[0]
-        if forms:
-            found.append((signature, primitives[signature], forms))
-    return sorted(found, key=lambda entry: -counts[entry[0]] * table.direct_cost(entry[0]))
+                pending = Pending(Signature.of_node(node), Neighbours.of_node(node), node.primitive, ())
+                counts[pending.subject] += 1
+                found.setdefault(pending.subject, pending)
+    candidates = []
+    for pending in found.values():
+        signature = pending.signature
+        has_inputs = len(signature.constant_operands) < len(signature.operands)
+        if signature.is_static and not signature.is_empty and has_inputs:
+            forms = table.candidates(signature, numerics)[0]
+            if forms:
+                candidates.append(dataclasses.replace(pending, forms=tuple(forms)))
+    return sorted(candidates, key=lambda one: -counts[one.subject] * table.direct_cost(one.signature))
 
 
-def _is_known(timings: Timings, signature: Signature, forms: list[Form]) -> bool:
-    times: Mapping[str, float] = timings.of(signature) or {}
-    return all(name in times for name in (DIRECT, *(form.name for form in forms)))
+def _is_known(timings: Timings, pending: Pending) -> bool:
+    measured: Mapping[str, Measured] = timings.of(pending.subject) or {}
+    return all(name in measured for name in (DIRECT, *(form.name for form in pending.forms)))
 
 
-def time_forms(signature: Signature, primitive: Any, forms: list[Form], table: FormTable) -> dict[str, float]:
+def time_forms(signature: Signature, primitive: Any, forms: Sequence[Form], table: FormTable) -> dict[str, float]:
     """Seconds of the primitive itself and of each form, by name; a form that fails is left out, with a warning."""
-    operation = single_operation(signature, primitive)
-    bodies = {DIRECT: operation}
-    for form in forms:
+    measured = measure_forms(Pending(signature, Neighbours(), primitive, tuple(forms)), table)
+    return {name: one.seconds for name, one in measured.items() if not one.problem}
+
+
+def measure_forms(pending: Pending, table: FormTable) -> dict[str, Measured]:
+    """What measuring shows of the primitive itself and of each form, by name.
+
+    A form that raises, or whose results differ from the primitive's beyond what it declares, has a problem instead of a
+    time, and is warned about.
+    """
+    operation = single_operation(pending.signature, pending.primitive, pending.neighbours)
+    inputs = example_inputs(pending.signature, pending.neighbours)
+    runs: dict[str, Run] = {DIRECT: repeated_run(operation, inputs, 1)}
+    bodies, problems = {DIRECT: operation}, {}
+    wanted = runs[DIRECT]()[0]
+    for form in pending.forms:
         body = with_form(operation, form, table)
+        problem = "it does not fit"  # `with_form` has warned
         if body is not None:
-            bodies[form.name] = body
-    inputs = [
-        array for index, array in enumerate(example_operands(signature)) if index not in signature.constant_operands
-    ]
-    return dict(zip(bodies, measure(list(bodies.values()), inputs), strict=True))
+            try:
+                run = repeated_run(body, inputs, 1)
+                problem = wrong_result(wanted, run()[0], form.numerics)
+            except Exception as error:  # a stranger's form may need what this device lacks; the primitive always works
+                problem = f"it raised {type(error).__name__}: {error}"
+            if problem:
+                warnings.warn(
+                    f"form {form} ({form.where}) is not used for {pending.signature.key}: {problem}",
+                    FormWarning,
+                    stacklevel=2,
+                )
+        if problem or body is None:
+            problems[form.name] = Measured(problem=problem)
+        else:
+            bodies[form.name], runs[form.name] = body, run
+    measured = measure(list(bodies.values()), inputs, list(runs.values()))
+    return dict(zip(bodies, measured, strict=True)) | problems
 
 
 def with_form(operation: jex_core.ClosedJaxpr, form: Form, table: FormTable) -> jex_core.ClosedJaxpr | None:
     """A program of one operation with the form in its place, as ``select-forms`` would put it; None where it fails."""
     graph = Graph(operation)
     (node,) = (node for node in graph.nodes() if node.name == form.primitive)
-    selection = Selection(table, Timings(), forced={Signature.of_node(node): form})
+    selection = Selection(table, forced={Signature.of_node(node): form})
     selection.visit(graph, node)
     return graph.to_closed() if selection.report else None

@@ -5,13 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..backends.xla.devices import DEVICES
+from ..core.compile_options import CompileOptions
 from ..core.plugins import Entry, NamedPipeline, hookimpl
 from ..core.target import Target
 
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
 _PHASES = "phase(simplify),phase(optimize),phase(legalize)"
 _GPU = f"inline,{_CLEAN_UP},fold-batch-norm,{_PHASES},{_CLEAN_UP},phase(finish)"
-_CPU = f"inline,{_CLEAN_UP},fold-batch-norm,layout{{to=nhwc}},{_PHASES},{_CLEAN_UP},phase(finish)"
+_CPU = f"inline,{_CLEAN_UP},fold-batch-norm,layout{{to=nhwc}},{_PHASES},{_CLEAN_UP},compile-options,phase(finish)"
+
+_FUSION = "xla_cpu_experimental_ynn_fusion_type"
+_INDIVIDUAL = "LIBRARY_FUSION_TYPE_INDIVIDUAL"
+
+
+@hookimpl
+def xlapass_passes() -> Mapping[str, Entry]:
+    """The pass that measures options of XLA."""
+    return {
+        "compile-options": Entry(
+            "xlapass.passes.compile_options:SelectCompileOptions", "XLA options that suit the program, by measurement"
+        )
+    }
+
+
+@hookimpl
+def xlapass_compile_options() -> Mapping[str, Entry]:
+    """Options of XLA:CPU that make some programs faster and others slower."""
+    convolutions, products = f"{_INDIVIDUAL}_CONVOLUTION", f"{_INDIVIDUAL}_DOT"
+    kinds = {"convolutions": convolutions, "products": products, "both": f"{convolutions},{products}"}
+    return {
+        f"library-{name}": Entry(CompileOptions({_FUSION: value}), f"{name} by a library in place of XLA's own code")
+        for name, value in kinds.items()
+    }
 
 
 @hookimpl

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..cost import flops
@@ -101,6 +102,7 @@ class Report(Instrument):
         return json.dumps(data, indent=2, default=str)
 
     def __rich__(self) -> Any:
+        from rich.console import Group
         from rich.table import Table
 
         table = Table(title=f"{self.program}: {len(self.records)} passes", title_justify="left")
@@ -117,7 +119,32 @@ class Report(Instrument):
             size, work = _si(r.constant_bytes) + "B", _si(r.flops)
             style = None if r.changed else "dim"
             table.add_row(r.pass_, r.plugin, f"{1e3 * r.seconds:.1f}", count, size, work, rules, style=style)
-        return table
+        return Group(table, *self._choices())
+
+    def _choices(self) -> Iterator[Any]:
+        """Tables of what passes chose, and of what they gain by it."""
+        from rich.table import Table
+
+        forms = [choice for r in self.records for choice in r.details.get("forms", ())]
+        if forms:
+            table = Table("operation", "where", "form", title="forms", title_justify="left")
+            table.add_column("count", justify="right")
+            table.add_column("gain", justify="right")
+            counts = collections.Counter(
+                (c["operation"], c["where"] or "", c["form"], f"{c['gain']:.2f}x {_how_known(c)}") for c in forms
+            )
+            for (operation, where, form, gain), count in counts.items():
+                table.add_row(operation, where, form, str(count), gain)
+            yield table
+        for choice in (c for r in self.records for c in r.details.get("options", ())):
+            yield f"compile options: {choice['set']} ({choice['gain']:.2f}x measured)"
+        for tuned in (r.details["tuned"] for r in self.records if "tuned" in r.details):
+            left = tuned["signatures"] - tuned["measured"] - tuned["known"]
+            rest = f", {left} left to the cost model" if left else ""
+            yield (
+                f"tuning: {tuned['measured']} operations measured in {tuned['seconds']:.1f} s, "
+                f"{tuned['known']} known before{rest}"
+            )
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -126,6 +153,10 @@ class Report(Instrument):
         with console.capture() as capture:
             console.print(self)
         return capture.get()
+
+
+def _how_known(choice: Mapping[str, Any]) -> str:
+    return "measured" if choice["measured"] else "estimated"
 
 
 def _si(value: float) -> str:

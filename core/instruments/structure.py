@@ -41,6 +41,7 @@ class StructuralVerifier(Instrument):
 def _claim_problem(event: PassEvent) -> str | None:
     before, after = event.before, event.result.program
     same = after.jaxpr is before.jaxpr and after.exported is before.exported
+    same = same and after.compiler_options == before.compiler_options
     if event.result.changed and same:
         return "it says that it changed the program, and did not"
     if not event.result.changed and not same:

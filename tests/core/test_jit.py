@@ -1,5 +1,6 @@
 """`xlapass.jit` does what `jax.jit` does."""
 
+import re
 from functools import partial
 
 import jax
@@ -7,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xlapass
+from xlapass.core.compile_options import CompileOptions
+from xlapass.core.forms import Measured
 from xlapass.core.jit import RESIDENT_LIMIT
+from xlapass.core.recompilation import RecompilationWarning
+from xlapass.core.timings import Timings
+from xlapass.passes.compile_options import structure_hash
+from xlapass.passes.forms import measure as measuring
 
 jit = partial(xlapass.jit, pipeline="inline,simplify,fold-constants,dead-code")
 X = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
@@ -150,3 +157,128 @@ def test_exact_numerics_leave_out_what_rounds():
     with pytest.raises(xlapass.UsageError, match="no pass or pipeline"):
         xlapass.jit(small, pipeline="no-such")(X)
     close(xlapass.jit(small, pipeline="cpu", numerics="exact")(X), small(X))
+
+
+# -- weights on the device, a compilation for each signature -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("warm", [[], [X], [X, X[:2]], [X, X[:2], X[:1]]])
+def test_weights_whatever_was_compiled_before(warm):
+    fast = jit(heavy)
+    for x in warm:
+        close(fast(x), heavy(x))
+    close(fast(X), heavy(X))
+    close(fast(X, y=3.0), heavy(X, y=3.0))
+    close(fast(jnp.asarray(X)), heavy(X))
+    close(jax.jit(fast)(X[:2]), heavy(X[:2]))
+    close(jax.grad(lambda x: fast(x).sum())(X), jax.grad(lambda x: heavy(x).sum())(X))
+    close(jax.vmap(fast)(X[:, None]), jax.vmap(heavy)(X[:, None]))
+
+
+def test_weights_and_every_kind_of_argument():
+    def fn(first, second, /, x, mode, *rest, scale=1.0, **more):
+        assert isinstance(mode, str)
+        total = sum(rest) + sum(more.values())
+        return (first + second["a"]) * (jnp.tanh(x @ WEIGHTS)[:, :4] * scale) + total
+
+    fast = jit(fn, static_argnums=(3,), static_argnames="mode", donate_argnums=(0,))
+    for args, kwargs in [
+        (({"a": X}, X, "sum"), {}),
+        (({"a": X}, X, "sum", 1.0, 2.0), {"scale": 2.0}),
+        (({"a": X},), {"x": X, "mode": "max", "other": 3.0}),
+    ]:
+        for _ in range(2):
+            close(fast(jnp.asarray(X), *args, **kwargs), fn(X, *args, **kwargs))
+    donated = jnp.asarray(X)
+    close(fast(donated, {"a": X}, X, "sum"), fn(X, {"a": X}, X, "sum"))
+    assert donated.is_deleted()
+
+
+def test_signatures_share_their_weights(monkeypatch):
+    puts = []
+    real = jax.device_put
+    monkeypatch.setattr(jax, "device_put", lambda x, *rest: puts.append(np.shape(x)) or real(x, *rest))
+    fast = jit(lambda x: jnp.tanh(x @ WEIGHTS)[:, :7])
+    for rows in (3, 2, 1):
+        fast(X[:rows])
+    assert puts.count(WEIGHTS.shape) == 1
+
+
+def test_an_argument_that_keeps_changing_is_named():
+    fast = jit(lambda image, scale: image * scale)
+    with pytest.warns(
+        RecompilationWarning, match="compiled 8 times, because its argument 'image' keeps changing: float32"
+    ):
+        for size in range(12):  # one warning, and not one for each
+            fast(np.ones(size + 1, np.float32), 2.0)
+    fast = jit(lambda x, n: x["a"] * n, static_argnums=1)
+    with pytest.warns(RecompilationWarning, match="its argument 'n' keeps changing: 4, 5, 6, 7"):
+        for n in range(9):
+            fast({"a": X}, n)
+    fast = jit(lambda *args: args[1]["a"].sum())
+    with pytest.warns(RecompilationWarning, match=re.escape("""argument "argument 1['a']" keeps""")):
+        for size in range(9):
+            fast(1.0, {"a": np.ones(size + 1)})
+
+
+def test_a_few_signatures_are_no_reason_to_warn():
+    fast = jit(lambda x: x * 2)
+    for _ in range(3):
+        for size in range(1, 8):
+            fast(np.ones(size))
+
+
+# -- tuning ------------------------------------------------------------------------------------------------------------
+
+
+def image(size=32, features=16):
+    return jnp.asarray(np.random.default_rng(0).standard_normal((1, size, size, features)), jnp.float32)
+
+
+def pool(x):
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
+
+
+def test_tuning_measures_once_and_is_remembered(tmp_path, monkeypatch):
+    file = tmp_path / "tuned.json"
+    close(xlapass.jit(pool, tune=True, tune_file=file)(image()), pool(image()))
+    before = file.read_text()
+    assert "reduce_window_max" in before and "program " in before
+    monkeypatch.setattr(measuring, "run_seconds", None)  # a second run measures nothing
+    close(xlapass.jit(pool, tune_file=file)(image()), pool(image()))
+    assert file.read_text() == before
+
+
+def test_without_a_budget_nothing_is_measured(tmp_path):
+    file = tmp_path / "tuned.json"
+    close(xlapass.jit(pool, tune_budget="0s", tune_file=file)(image()), pool(image()))
+    assert not file.exists()
+    with pytest.raises(xlapass.UsageError, match="budget cannot be 'soon'"):
+        xlapass.jit(pool, tune_budget="soon")
+
+
+@pytest.mark.parametrize("weights", [np.float32(1), WEIGHTS])
+def test_compile_options_that_were_measured_are_used(tmp_path, weights):
+    def fn(x):
+        return jnp.tanh(x * 2) + jnp.sum(weights) * 0
+
+    file = tmp_path / "tuned.json"
+    program = xlapass.compile(fn, X).program
+    timings = Timings()
+    timings.record(f"program {structure_hash(program)}", "xla_cpu_prefer_vector_width=128", Measured(1.0, 2.0))
+    timings.write(file)
+    registry = xlapass.load_registry([Options()])
+    fast = xlapass.jit(fn, tune_budget=0, tune_file=file, registry=registry)
+    for _ in range(2):
+        close(fast(X), fn(X))
+        close(jax.jit(fast)(X), fn(X))
+        close(jax.grad(lambda x: fast(x).sum())(X), jax.grad(lambda x: fn(x).sum())(X))
+        close(fast(X[:2]), fn(X[:2]))
+    (one, *_) = [compiled for compiled in fast._compiled.values() if compiled.has_options]
+    close(one.run(one.resident, X), fn(X))
+
+
+class Options:
+    @xlapass.hookimpl
+    def xlapass_compile_options(self):
+        return {"narrow": xlapass.Entry(CompileOptions({"xla_cpu_prefer_vector_width": "128"}))}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 from xlapass.core.errors import UsageError
-from xlapass.core.forms import Form, FormTable, FormWarning, Signature
+from xlapass.core.forms import Form, FormTable, FormWarning, Measured, Signature
 from xlapass.core.graph import Graph
 from xlapass.core.manager import PassManager
 from xlapass.core.plugins import Entry, hookimpl, load_registry
@@ -147,8 +147,8 @@ def test_measured_times_decide(tmp_path: Path) -> None:
     pipeline = f'select-forms{{timings="{file}"}}'
     for direct, cosine in ((1e-3, 2e-3), (2e-3, 1e-3)):
         timings = Timings()
-        timings.record(sine_signature(), "direct", direct)
-        timings.record(sine_signature(), "shifted-cosine", cosine)
+        timings.record(sine_signature().key, "direct", Measured(direct))
+        timings.record(sine_signature().key, "shifted-cosine", Measured(cosine, direct / cosine))
         timings.write(file)
         _, after = selected(jnp.sin, IMAGE, registry=registry, pipeline=pipeline)
         assert names(after) == ["sin"] if direct < cosine else "cos" in names(after)
@@ -156,23 +156,28 @@ def test_measured_times_decide(tmp_path: Path) -> None:
 
 def test_times_of_another_machine_do_not_decide(tmp_path: Path) -> None:
     elsewhere = Timings("some other machine")
-    elsewhere.record(sine_signature(), "direct", 1e-6)
+    elsewhere.record(sine_signature().key, "direct", Measured(1e-6))
     elsewhere.write(tmp_path / "times.json")
-    assert Timings.read(tmp_path / "times.json").of(sine_signature()) is None
+    assert Timings.read(tmp_path / "times.json").of(sine_signature().key) is None
 
 
 def test_files_are_merged(tmp_path: Path) -> None:
     here, there = Timings("here"), Timings("there")
-    here.record(sine_signature(), "direct", 1.0)
-    there.record(sine_signature(), "direct", 2.0)
+    here.record(sine_signature().key, "direct", Measured(1.0))
+    there.record(sine_signature().key, "direct", Measured(2.0))
     here.write(tmp_path / "times.json")
     there.write(tmp_path / "times.json")
-    assert Timings.read(tmp_path / "times.json", "here").of(sine_signature()) == {"direct": 1.0}
+    assert Timings.read(tmp_path / "times.json", "here").of(sine_signature().key) == {"direct": Measured(1.0)}
 
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '{"format": "other"}', '{"format": "xlapass timings 1", "seconds": {"a": {"b": {"c": "fast"}}}}', "\0"],
+    [
+        *("{", "[]", '{"format": "other"}', "\0", '{"format": "xlapass timings 2"}'),
+        '{"format": "xlapass timings 2", "measured": {"a": {"b": {"c": "fast"}}}}',
+        '{"format": "xlapass timings 2", "measured": {"a": {"b": {"c": {"seconds": -1, "gain": 1}}}}}',
+        '{"format": "xlapass timings 2", "measured": {"a": {"b": {"c": {"seconds": NaN, "gain": 1}}}}}',
+    ],
 )
 def test_a_corrupt_or_foreign_file_is_a_warning(tmp_path: Path, content: str) -> None:
     file = tmp_path / "times.json"
