@@ -159,8 +159,13 @@ def x64_enabled() -> bool:
     return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
-def evaluate_dimension(dimension: Any, size: int) -> int:
-    """The value of a shape's dimension when every symbol in it stands for ``size``."""
+def evaluate_dimension(dimension: Any, sizes: int | Mapping[str, int]) -> int:
+    """The value of a shape's dimension when its symbols stand for ``sizes``, or all of them for the same size."""
     if isinstance(dimension, int):
         return dimension
-    return int(dimension._evaluate({name: size for name in dimension._get_vars()}))
+    return int(dimension._evaluate({n: sizes if isinstance(sizes, int) else sizes[n] for n in dimension._get_vars()}))
+
+
+def dimension_symbols(dimension: Any) -> frozenset[str]:
+    """The names of the symbols in a shape's dimension."""
+    return frozenset() if isinstance(dimension, int) else frozenset(dimension._get_vars())

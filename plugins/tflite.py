@@ -9,9 +9,27 @@ from ..core.target import Target
 
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
 _TEXT = (
-    f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to=nhwc}},phase(optimize),{_CLEAN_UP},"
-    "phase(legalize),phase(finish)"
+    f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to=nhwc}},fuse{{with-kernel=true}},phase(optimize),"
+    f"{_CLEAN_UP},lower-composites{{keep=tflite.*}},legalize-tflite,{_CLEAN_UP},phase(legalize),phase(finish)"
 )
+
+
+@hookimpl
+def xlapass_passes() -> Mapping[str, Entry]:
+    """Legalization."""
+    return {
+        "legalize-tflite": Entry(
+            "xlapass.backends.tflite.legalize:LegalizeTFLite", "say what TFLite lacks in operations that it has"
+        )
+    }
+
+
+@hookimpl
+def xlapass_composites() -> Mapping[str, Entry]:
+    """Composites that are one TFLite operator."""
+    here = "xlapass.backends.tflite.kernels"
+    names = ("gelu", "hard_swish", "softmax", "log_softmax", "elu", "leaky_relu")
+    return {f"xlapass.{n}/tflite": Entry(f"{here}:{n.upper()}", f"the operator {n.upper()}") for n in names}
 
 
 @hookimpl

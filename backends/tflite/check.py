@@ -16,6 +16,7 @@ from ...core.instruments.inputs import has_unbounded_loop, random_inputs
 from ...core.instruments.numerics import difference
 from ...core.program import Program
 from ...core.rewrite import Numerics
+from ...core.specialize import sizes_of, specialize, symbols
 from .edges import from_edge, to_edge
 from .interface import Interface
 from .process import Worker
@@ -66,26 +67,44 @@ class Disagreement:
 
 
 def input_sets(program: Program) -> list[tuple[str, list[Any]]]:
-    """The inputs to compare on: the examples, and drawn ones where any loop is sure to end."""
+    """The inputs to compare on: the examples, and drawn ones, of other sizes where sizes are dynamic.
+
+    Nothing is drawn for a program with a loop that might not end on it.
+    """
     if program.examples is None:
         return [("random inputs", random_inputs(program))]
     sets: list[tuple[str, list[Any]]] = [("example inputs", list(program.examples))]
     if program.examples and not has_unbounded_loop(program.jaxpr.jaxpr):
+        shapes = _other_shapes(program) or [np.shape(value) for value in program.examples]
         rng = np.random.default_rng(1)
-        sets.append(("drawn inputs", [_drawn(value, rng) for value in program.examples]))
+        drawn = [_drawn(value, shape, rng) for value, shape in zip(program.examples, shapes, strict=True)]
+        sets.append(("drawn inputs", drawn))
     return sets
 
 
-def _drawn(value: Any, rng: np.random.Generator) -> Any:
-    """Normal random numbers in the place of floats; other values, which may be indices or keys, in another order."""
+def _other_shapes(program: Program) -> list[tuple[int, ...]] | None:
+    """The inputs' shapes with every symbol one larger than in the examples; None where that is not possible."""
+    if not program.is_symbolic or program.examples is None:
+        return None
+    sizes = {name: size + 1 for name, size in sizes_of(program, program.examples).items()}
+    if sorted(sizes) != sorted(symbols(program)):
+        return None
+    try:
+        return [tuple(aval.shape) for aval in specialize(program, sizes).in_avals]
+    except ValueError:  # a constraint of the symbols
+        return None
+
+
+def _drawn(value: Any, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """Normal random numbers in the place of floats; of other values, which may be indices or keys, those that occur."""
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return value
+        return value if value.shape == shape else jnp.broadcast_to(value[:1], shape)
     array = np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.inexact):
-        return rng.permuted(array.reshape(-1)).reshape(array.shape)
-    numbers = rng.standard_normal(array.shape)
+        return rng.choice(array.reshape(-1), shape) if array.size else np.zeros(shape, array.dtype)
+    numbers = rng.standard_normal(shape)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        numbers = numbers + 1j * rng.standard_normal(array.shape)
+        numbers = numbers + 1j * rng.standard_normal(shape)
     return np.asarray(numbers).astype(array.dtype)
 
 

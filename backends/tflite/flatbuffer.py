@@ -88,6 +88,73 @@ def type_name(tensor: Any) -> str:
     return _names("TensorType")[tensor.type]
 
 
+MOST_DIMENSIONS = 8
+"""Of a tensor, for any kernel."""
+
+_VERSIONS: dict[str, int] = {"RESIZE_BILINEAR": 3, "RESIZE_NEAREST_NEIGHBOR": 3, "BROADCAST_TO": 2}
+"""Operators that are wanted in a later version than the first: ``half_pixel_centers`` came with 3, BROADCAST_TO was a
+custom operator before 2."""
+
+_ONE_BYTE = 127
+"""The largest operator that fits into the field that old readers know; they see this one for all later ones."""
+
+
+def operator_code(model: Any, name: str) -> int:
+    """The index of a builtin operator among those of a model, where it is put if it is not there.
+
+    Raises:
+      KeyError: the schema has no such operator.
+    """
+    numbers = {known: number for number, known in _names("BuiltinOperator").items()}
+    number, version = numbers[name], _VERSIONS.get(name, 1)
+    for index, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == number and code.version >= version:
+            return index
+    code = schema().OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, _ONE_BYTE), version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+_DTYPES: dict[str, Any] = {
+    "FLOAT32": np.float32,
+    "FLOAT16": np.float16,
+    "FLOAT64": np.float64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "BOOL": np.bool_,
+    "COMPLEX64": np.complex64,
+    "COMPLEX128": np.complex128,
+}
+
+
+def dtype_of(tensor: Any) -> np.dtype[Any] | None:
+    """The dtype of a tensor; None for a type that NumPy has not."""
+    found = _DTYPES.get(type_name(tensor))
+    return None if found is None else np.dtype(found)
+
+
+def type_of(dtype: Any) -> int:
+    """The element type of the schema for a dtype."""
+    names = {np.dtype(known): name for name, known in _DTYPES.items()}
+    return int(getattr(schema().TensorType, names[np.dtype(dtype)]))
+
+
+def data_of(model: Any, tensor: Any) -> np.ndarray[Any, Any] | None:
+    """The array of a constant tensor; None for what is computed, or of a type that NumPy has not."""
+    raw, dtype = model.buffers[tensor.buffer].data, dtype_of(tensor)
+    if raw is None or len(raw) == 0 or dtype is None:
+        return None
+    shape = () if tensor.shape is None else tuple(tensor.shape)
+    return np.frombuffer(np.asarray(raw, np.uint8).tobytes(), dtype).reshape(shape)
+
+
 def operators(model: Any) -> Iterator[tuple[Any, Any]]:
     """``(subgraph, operator)`` of all subgraphs, in order."""
     for subgraph in model.subgraphs:

@@ -25,7 +25,9 @@ _REDUCTIONS = (
 _LINEAR = "dot_general conv_general_dilated fft"
 _COMPLEX = "real imag complex conj"
 _CONTROL = "scan while cond"
-_NOTHING = "stop_gradient optimization_barrier device_put name sharding_constraint mul_add reduce_precision"
+_NOTHING = (
+    "stop_gradient optimization_barrier device_put name sharding_constraint mul_add reduce_precision dim_as_value"
+)
 
 _REFUSED = {
     **dict.fromkeys(

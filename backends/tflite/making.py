@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import jax
 
-from ...core.errors import CompileError
+from ...core.errors import CompileError, UnsupportedError
 from ...core.program import Program
-from . import blame, check
+from ...core.specialize import specialize, symbols
+from . import blame, check, dynamic
 from .assembly import assemble
 from .conversion import convert
 from .edges import with_edges
@@ -78,7 +79,32 @@ class Maker:
         return Made(model, result)
 
     def _convert(self, program: Program, interface: Interface, worker: Worker) -> bytes:
-        converted = convert(with_edges(program), self.engine, worker)
+        """The file; one for every size where the program has symbolic dimensions."""
+        edged = with_edges(program)
+        if not edged.is_symbolic:
+            return self._convert_as_is(edged, interface, worker)
+        names = symbols(edged)
+        try:
+            trials = [specialize(edged, sizes) for sizes in dynamic.trial_sizes(names)]
+            return dynamic.merge([self._convert_as_is(trial, interface, worker) for trial in trials], names)
+        except ValueError as error:  # the sizes break a constraint of the symbols
+            return self._convert_unknown(edged, interface, worker, str(error))
+        except dynamic.NotUniform as error:
+            return self._convert_unknown(edged, interface, worker, str(error))
+
+    def _convert_unknown(self, program: Program, interface: Interface, worker: Worker, reason: str) -> bytes:
+        """The file that the converter itself makes for unknown sizes, where no file for every size could be made."""
+        try:
+            return self._convert_as_is(program, interface, worker)
+        except WorkerFailure as failure:
+            raise UnsupportedError(
+                f"no TFLite file of {program.name} can be made for all of its sizes: {reason}; "
+                f"and {self.engine.package} cannot either: {_first_line(failure.text)}",
+                hint="make fewer sizes dynamic; those of the batch seldom do harm",
+            ) from None
+
+    def _convert_as_is(self, program: Program, interface: Interface, worker: Worker) -> bytes:
+        converted = convert(program, self.engine, worker)
         facts = {
             "xlapass": importlib.metadata.version("xlapass"),
             "jax": jax.__version__,
@@ -151,7 +177,16 @@ class Maker:
                 except (CompileError, WorkerFailure):  # some other failure than the one that is looked for
                     return False
 
-            culprit = blame.find_culprit(program, fails_too) if not program.is_symbolic else None
+            culprit = blame.find_culprit(_at_some_sizes(program), fails_too)
         if culprit is None:
             return CompileError(message, hint=hint)
         return CompileError(f"{message}\n  {culprit}", where=culprit.where, hint=hint)
+
+
+def _at_some_sizes(program: Program) -> Program:
+    """The program, or where it is symbolic the first that was converted in its place."""
+    return specialize(program, dynamic.trial_sizes(symbols(program))[0]) if program.is_symbolic else program
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

@@ -34,12 +34,6 @@ _IRREGULAR_OPTIONS: Mapping[str, str] = {
 }
 """Operators whose options are not named after them."""
 
-_VERSIONS: Mapping[str, int] = {"RESIZE_BILINEAR": 3, "RESIZE_NEAREST_NEIGHBOR": 3, "GELU": 1}
-"""Operators whose options came with a later version than the first: ``half_pixel_centers`` did with version 3."""
-
-_ONE_BYTE = 127
-"""The largest operator that fits into the field that old readers know; they see this one for all later ones."""
-
 
 def operator(name: str, decomposition: Callable[..., Any]) -> Callable[..., Any]:
     """A function that becomes one TFLite operator.
@@ -68,11 +62,13 @@ def replace_composites(model: Any) -> int:
         if not name.startswith(PREFIX):
             continue
         builtin = name.removeprefix(PREFIX).upper()
+        if not hasattr(schema.BuiltinOperator, builtin):
+            raise CompileError(f"there is no TFLite operator {builtin}")
         options = _options(builtin, _attributes(composite))
         op.builtinOptions2, op.builtinOptions2Type = None, schema.BuiltinOptions2.NONE
         op.builtinOptions = options
         op.builtinOptionsType = getattr(schema.BuiltinOptions, _options_name(builtin)) if options is not None else 0
-        op.opcodeIndex = _code(model, builtin)
+        op.opcodeIndex = flatbuffer.operator_code(model, builtin)
         count += 1
     if count:
         flatbuffer.drop_unused(model)
@@ -104,22 +100,6 @@ def _options_name(builtin: str) -> str:
     """``ResizeBilinearOptions`` for ``RESIZE_BILINEAR``."""
     regular = "".join(part.capitalize() for part in builtin.split("_")) + "Options"
     return _IRREGULAR_OPTIONS.get(builtin, regular)
-
-
-def _code(model: Any, builtin: str) -> int:
-    """The index of the operator among those of the model, where it is put if it is not there."""
-    schema = flatbuffer.schema()
-    number = getattr(schema.BuiltinOperator, builtin, None)
-    if number is None:
-        raise CompileError(f"there is no TFLite operator {builtin}")
-    version = _VERSIONS.get(builtin, 1)
-    for index, code in enumerate(model.operatorCodes):
-        if code.builtinCode == number and code.version >= version:
-            return index
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, _ONE_BYTE), version
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
 
 
 def _text(name: bytes | str) -> str:
