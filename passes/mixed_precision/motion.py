@@ -63,10 +63,10 @@ class CastMotion:
             cast = self._merged(graph, value, casts)
             if len(value.uses) != 1:  # something wants it in float32
                 return
-            if value.producer is None and value.const is None:
-                self._move_out(graph, value)
-            elif value.producer is not None and is_follower(self.policy, value.producer) and self._pays(value.producer):
+            if value.producer is not None:
                 self._move_up(graph, cast, value.producer)
+            elif value.const is None:
+                self._move_out(graph, value)
 
     def _casts(self, value: Value) -> list[Node]:
         return [user for user in value.users if is_cast(user, WIDE, self.small)]
@@ -86,15 +86,34 @@ class CastMotion:
         assert one.producer is not None
         return one.producer
 
-    def _pays(self, node: Node) -> bool:
+    def _pays(self, graph: Graph, node: Node) -> bool:
         """Whether no more elements are rounded in front of ``node`` than behind it."""
-        runtime = [value for value in moved_operands(node) if not value.is_const]
+        runtime = [value for value in moved_operands(node) if not self._is_held(graph, value)]
         sizes = [value.shape for value in (*runtime, *node.outputs)]
         if not all(isinstance(size, int) for shape in sizes for size in shape):
             return len(runtime) <= 1 or node.name == "concatenate"
         return sum(math.prod(value.shape) for value in runtime) <= math.prod(node.outputs[0].shape)
 
+    def _is_held(self, graph: Graph, value: Value) -> bool:
+        """Whether a cast of ``value`` costs nothing: it is a constant, or given to a loop that only wants it small."""
+        if value.is_const:
+            return True
+        if value.producer is not None or value.const is not None:
+            return False
+        bindings = self.bodies.bindings(graph, value.index)
+        if not bindings or not all(binding.invariant for binding in bindings):
+            return False
+        return all(is_cast(user, WIDE, self.small) or self._is_wanted_small(user) for user, _ in value.uses)
+
+    def _is_wanted_small(self, node: Node) -> bool:
+        if not is_follower(self.policy, node):
+            return False
+        return all(is_cast(user, WIDE, self.small) for user, _ in node.outputs[0].uses)
+
     def _move_up(self, graph: Graph, cast: Node, node: Node) -> None:
+        """Rounds what ``node`` moves in place of its result, where that is no more."""
+        if not is_follower(self.policy, node) or not self._pays(graph, node):
+            return
         moved, inputs = moved_operands(node), list(node.inputs)
         for index, operand in enumerate(inputs):
             if operand.dtype == WIDE:

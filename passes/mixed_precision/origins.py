@@ -81,7 +81,7 @@ class Origins:
     def _sources(self, graph: Graph, value: Value) -> Iterator[tuple[Graph, Value, bool]]:
         """The values that ``value`` is moved from, by followers and into bodies; whether a loop leaves it alone."""
         if value.producer is not None:
-            if is_follower(self._policy, value.producer):
+            if is_follower(self._policy, value.producer) or is_cast(value.producer, WIDE, WIDE):
                 yield from ((graph, operand, False) for operand in moved_operands(value.producer))
         elif value.const is None:
             for binding in self._bodies.bindings(graph, value.index) or ():
