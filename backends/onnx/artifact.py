@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 
-from ...core.backend import Artifact
+from ...core.backend import Artifact, Description
 from ...core.errors import UsageError
 from ...core.files import write_atomically
+from ...core.kernel_report import KernelReport
 from ...core.program import Program
-from . import check, runtime
+from . import check, integer, runtime
 
 
 class OnnxArtifact(Artifact):
@@ -100,6 +101,15 @@ class OnnxArtifact(Artifact):
     def notes(self) -> Sequence[str]:
         """What the checks found."""
         return (self.verification,) if self.verify else ("The model was not checked.",)
+
+    @functools.cached_property
+    def kernels(self) -> KernelReport:
+        """Which products ONNX Runtime computes in integers."""
+        return integer.kernel_report(self)
+
+    def description(self) -> Description | None:
+        """The kernels of a quantized model."""
+        return self.kernels if integer.is_quantized(self) else None
 
     def stage(self, name: str) -> str:
         """The text of ``jaxpr`` or ``onnx``."""

@@ -24,6 +24,7 @@ class OnnxBackend(Backend):
       strict_nan: whether max pooling propagates NaN, as XLA does, at the price of three more operators.
       input_names: names of the inputs, in place of those from the argument's structure.
       output_names: names of the outputs.
+      integer_kernels: whether it is an error when a product that was quantized is no integer kernel in ONNX Runtime.
       external_data: whether weights go to a file of their own; ``auto`` does so beyond 2 GiB.
     """
 
@@ -36,6 +37,7 @@ class OnnxBackend(Backend):
     strict_nan: bool = False
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
+    integer_kernels: bool = False
     external_data: Literal["auto", "always", "never"] = "auto"
 
     def emit(self, program: Program, target: Target) -> OnnxArtifact:
@@ -53,7 +55,10 @@ class OnnxBackend(Backend):
             model_name=program.name,
         )
         model = export(program.jaxpr, inputs, outputs, options)
-        return OnnxArtifact(program, model, verify=self.verify, external_data=self.external_data)
+        artifact = OnnxArtifact(program, model, verify=self.verify, external_data=self.external_data)
+        if self.integer_kernels:
+            artifact.kernels.require_integers()
+        return artifact
 
     def legality(self, target: Target) -> LegalityTable:
         """The primitives that are lowered; operations with bodies are opened."""

@@ -133,16 +133,17 @@ def spread(values: Array, shape: tuple[int, ...], axis: int | None, group: int =
     if axis is None:
         return values.reshape(())
     if group:
-        return np.repeat(values, group, axis=axis).take(range(shape[axis]), axis=axis)
+        repeated: Array = np.repeat(values, group, axis=axis)
+        return np.take(repeated, np.arange(shape[axis]), axis=axis)
     return values.reshape([-1 if k == axis else 1 for k in range(len(shape))])
 
 
 def rounded(numbers: Array, rounding: Rounding = "even") -> Array:
     """Integers nearest to float numbers; halves go to the even one, or away from zero."""
     if rounding == "even":
-        return np.rint(numbers)
+        return np.asarray(np.rint(numbers))
     whole = np.trunc(numbers)
-    return whole + np.copysign(np.abs(numbers - whole) >= 0.5, numbers)
+    return np.asarray(whole + np.copysign(np.abs(numbers - whole) >= 0.5, numbers))
 
 
 def quantize_array(array: Array, parameters: Parameters, rounding: Rounding = "even") -> Array:
@@ -152,7 +153,7 @@ def quantize_array(array: Array, parameters: Parameters, rounding: Rounding = "e
     zero = spread(p.zero_point, array.shape, p.axis, p.group)
     low, high = p.limits
     numbers = np.clip(rounded(np.asarray(array, np.float64) / scale, rounding) + zero, low, high)
-    return numbers.astype(np.int64).astype(jnp.dtype(p.dtype))
+    return np.asarray(numbers.astype(np.int64).astype(jnp.dtype(p.dtype)))
 
 
 def dequantize_array(numbers: Array, parameters: Parameters) -> Array:

@@ -37,10 +37,12 @@ class Calibration:
     Attributes:
       batches: how many batches of the data were used.
       values: statistics by the name of the value.
+      complete: whether all of the data were used; not so while a calibration goes on, or was interrupted.
       ranges: ranges that a person wrote into the file; they go before what was seen.
     """
 
     batches: int = 0
+    complete: bool = False
     values: dict[str, Statistics] = dataclasses.field(default_factory=dict)
     ranges: dict[str, Range] = dataclasses.field(default_factory=dict)
 
@@ -70,6 +72,7 @@ class Calibration:
             entries.append(f"    {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n    }")
         body = ",\n".join(entries)
         head = f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n  "batches": {self.batches},\n'
+        head += f'  "complete": {json.dumps(self.complete)},\n'
         write_atomically(path, f'{head}  "values": {{\n{body}\n  }}\n}}\n'.encode())
 
     @classmethod
@@ -83,7 +86,7 @@ class Calibration:
             raise UsageError(f"{str(path)!r} is not JSON: {error}") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
             raise UsageError(f"{str(path)!r} is not a calibration file", hint="--calibrate and quantize write one")
-        found = cls(int(data["batches"]))
+        found = cls(int(data["batches"]), bool(data["complete"]))
         for name, entry in data["values"].items():
             try:
                 found._read(name, dict(entry))
@@ -160,6 +163,7 @@ def calibrate(
             calibration.save(path)
         if progress is not None:
             progress(number, total)
+    calibration.complete = True
     if path is not None:
         calibration.save(path)
     return calibration

@@ -1,7 +1,7 @@
 """The composites `quantize` and `dequantize`: an array as small integers, and back.
 
-Their decompositions are plain float arithmetic, so that a quantized program runs, simulated, wherever JAX does. A number
-is multiplied by the float32 reciprocal of the scale, as XNNPACK does and XLA makes of any division by a constant. ONNX
+Their decompositions are plain float arithmetic, so that a quantized program runs, simulated, wherever JAX does. Numbers
+are multiplied by the float32 reciprocal of the scale, as XNNPACK does, and XLA makes of divisions by constants. ONNX
 Runtime divides, which differs where the two fall on different sides of a half: in one number of some hundred thousand,
 by one step.
 """

@@ -8,7 +8,7 @@ of inputs by name. An array in a file holds many samples along its first axis.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def flat_batches(source: Any, program: Program) -> tuple[Iterator[list[Any]], in
             f"calibration data are an iterable of inputs or a path, and not a {type(source).__name__}",
             hint="write calibration_data = [(x,), ...], with one tuple of arguments for each batch",
         )
-    total = len(source) if hasattr(source, "__len__") else None
+    total = len(source) if isinstance(source, Sized) else None
     return (_flat(item, original, number) for number, item in enumerate(source, 1)), total
 
 
@@ -73,8 +73,8 @@ def _flat(item: Any, program: Program, number: int) -> list[Any]:
 
 def _is_one_argument(item: Any, program: Program) -> bool:
     """Whether a list or tuple is the only argument, and not the arguments."""
-    alone = jax.tree_util.tree_structure((item,)) == program.in_tree
-    return alone and jax.tree_util.tree_structure(tuple(item)) != program.in_tree
+    alone = bool(jax.tree_util.tree_structure((item,)) == program.in_tree)
+    return alone and bool(jax.tree_util.tree_structure(tuple(item)) != program.in_tree)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -57,13 +57,13 @@ def entropy(seen: Statistics, levels: int, percentile: float) -> Range:
 
 def mse(seen: Statistics, levels: int, percentile: float) -> Range:
     """The range with the least mean square error, each end by itself; Banner et al., arXiv:1810.05723."""
-    best = min(_shrunk(seen), key=lambda r: _square_error(seen, *r, levels))
+    best = min(_shrunk(seen), key=lambda r: _square_error(seen, r, levels))
     for _ in range(2):
         low, high = best
         ends = [(end, high) for end in np.linspace(min(seen.low, 0.0), 0.0, CANDIDATES, endpoint=False)]
-        low, high = min([best, *ends], key=lambda r: _square_error(seen, *r, levels))
+        low, high = min([best, *ends], key=lambda r: _square_error(seen, r, levels))
         ends = [(low, end) for end in np.linspace(max(seen.high, 0.0), 0.0, CANDIDATES, endpoint=False)]
-        best = min([(low, high), *ends], key=lambda r: _square_error(seen, *r, levels))
+        best = min([(low, high), *ends], key=lambda r: _square_error(seen, r, levels))
     return float(best[0]), float(best[1])
 
 
@@ -103,8 +103,9 @@ def _shrunk(seen: Statistics) -> list[Range]:
     return [(low * share, high * share) for share in np.linspace(1, NARROWEST, CANDIDATES).tolist()]
 
 
-def _square_error(seen: Statistics, low: float, high: float, levels: int) -> float:
+def _square_error(seen: Statistics, ends: Range, levels: int) -> float:
     """Mean square error of quantization: of rounding inside the range, of saturation outside."""
+    low, high = ends
     histogram = seen.histogram
     assert histogram is not None
     centers, counts = histogram.centers, histogram.counts.astype(np.float64)

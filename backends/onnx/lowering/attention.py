@@ -45,23 +45,46 @@ def attention(
     if {"keep", "drop"} & set(kinds) and fill > _NOTHING_LEFT:
         return None
     batch = "".join(sorted(set(terms[0]) - set("1hgqkde")))
-    groups = ((batch, "hg", "q", "d"), (batch, "h", "k", "d"), (batch, "h", "k", "e"))
+    sizes = _sizes(terms, (q, k, v))
+    in_rows = all(_is_in_rows(ctx, x, term, batch) for x, term in zip((q, k, v), terms, strict=False))
+    groups = [(batch, "q", "hgd"), (batch, "k", "hd"), (batch, "k", "he")]
+    if not in_rows:
+        groups = [(batch, "hg", "q", "d"), (batch, "h", "k", "d"), (batch, "h", "k", "e")]
     inputs = [_placed(ctx, x, t, g) for x, t, g in zip((q, k, v), terms, groups, strict=False)]
-    heads, queries, keys, depth = inputs[0].shape[1], inputs[0].shape[2], inputs[1].shape[2], inputs[2].shape[3]
     values = [ctx.full(x) for x in inputs]
     if masks:
         scores = (batch, "hg", "q", "k")
         if any(not _whole_groups(term, group, terms[0]) for term in terms[3:] for group in scores[:2]):
             return None
         placed = [_placed(ctx, x, t, scores) for x, t in zip(masks, terms[3:], strict=True)]
-        values.append(_bias(ctx, placed, kinds, fill, (queries, keys), q.dtype))
+        lengths = sizes.get("q", 1), sizes.get("k", 1)
+        values.append(_bias(ctx, placed, kinds, fill, lengths, q.dtype))
     scale = attributes.get("scale")
     options: dict[str, Any] = {} if scale is None else {"scale": float(scale)}
     if is_causal:
         options["is_causal"] = 1
+    many = {letter: sizes.get(letter, 1) for letter in "hge"}
+    heads, shape = many["h"] * many["g"], inputs[0].shape[:-1]
+    if in_rows:
+        options |= {"q_num_heads": heads, "kv_num_heads": many["h"]}
     value = ctx.op("Attention", *values, typed=(0, 1, 2), **options)
-    y = ctx.result(value, jax.core.ShapedArray((inputs[0].shape[0], heads, queries, depth), q.dtype))
-    return _back(ctx, y, f"{batch}hgqe", result, _sizes(terms, (q, k, v)))
+    last = heads * many["e"] if in_rows else many["e"]
+    y = ctx.result(value, jax.core.ShapedArray((*shape, last), q.dtype))
+    return _back(ctx, y, f"{batch}qhge" if in_rows else f"{batch}hgqe", result, sizes)
+
+
+def _is_in_rows(ctx: Context, x: Operand, term: str, batch: str) -> bool:
+    """Whether an operand lies in memory as (batch, length, heads and depth), as linear layers leave it.
+
+    The operator takes that, too, and spares the transposes.
+    """
+    made = ctx.origin(x.value)
+    if made is not None and made[0] == "Transpose":
+        term = "".join(letter for _, letter in sorted(zip(made[2], term, strict=True)))
+    letters = [letter for letter in term if letter != "1"]
+    wanted = [letter for letter in f"{batch}qkhgde" if letter in letters]
+    static = all(isinstance(d, int) for d, letter in zip(x.shape, term, strict=True) if letter in "hgde")
+    return letters == wanted and static
 
 
 def _fits(ctx: Context, eqn: Any, q: Operand, k: Operand, v: Operand) -> bool:

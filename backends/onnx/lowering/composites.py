@@ -19,6 +19,7 @@ from ....core.composites import decode_attributes
 from .. import kernels
 from ..context import Context
 from ..operand import Operand, is_bool, is_float, stored_type
+from . import quantize
 from .attention import attention
 from .elementwise import emit
 
@@ -30,8 +31,10 @@ Form = Callable[..., Any]
 
 def whole(ctx: Context, eqn: Any, operands: tuple[Operand, ...]) -> list[Any] | None:
     """The results of the ONNX operator for a composite, or None when its decomposition is to be used."""
-    form = FORMS.get(str(eqn.params["name"]).rsplit(".", 1)[-1])
-    if form is None or not all(is_float(x.dtype) or is_bool(x.dtype) for x in operands):
+    name = str(eqn.params["name"]).rsplit(".", 1)[-1]
+    form = FORMS.get(name) if all(is_float(x.dtype) or is_bool(x.dtype) for x in operands) else None
+    form = quantize.FORMS.get(name, form)
+    if form is None:
         return None
     result = form(ctx, eqn, decode_attributes(eqn.params["attributes"]), *operands)
     if result is None:

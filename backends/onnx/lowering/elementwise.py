@@ -12,6 +12,8 @@ from ..context import Context
 from ..operand import Bounds, Operand, constant, is_bool, is_complex, is_float, is_integer, is_unsigned
 from ..registry import Refusal, lowers
 from . import decompositions
+from .quantize import biased_convolution, pooled_mean
+from .shape import reshape_to, typed
 
 _T = ir.DataType
 
@@ -53,7 +55,7 @@ def add(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     for a, b in ((x, y), (y, x)):
         if is_integer(eqn.aval.dtype) and is_scalar(b, 0) and a.shape == tuple(eqn.aval.shape):
             return a
-    fused = _linear(ctx, eqn, x, y)
+    fused = _linear(ctx, eqn, x, y) or biased_convolution(ctx, eqn, x, y) or _before_split(ctx, eqn, x, y)
     if fused is not None:
         return fused
     pair = _both(x, y)
@@ -73,6 +75,27 @@ def _linear(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand | None:
             value = ctx.op("Gemm", ctx.value(made[1]), ctx.value(made[2]), ctx.value(b))
             return ctx.result(value, eqn.aval)
     return None
+
+
+def _before_split(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand | None:
+    """A bias per head, on rows that were just split into heads: added before the split, for others to fuse or undo."""
+    for k, (a, b) in enumerate(((x, y), (y, x))):
+        made = ctx.origin(a.value)
+        if made is None or made[0] != "Reshape" or b.const is None or len(ctx.uses.get(eqn.invars[k], ())) != 1:
+            continue
+        source: Operand = made[1]
+        kept, bias = source.rank - 1, _without_leading_ones(b.const)
+        if a.is_full and kept >= 0 and source.shape[:-1] == a.shape[:kept] and bias.shape == a.shape[kept:]:
+            row = ctx.const(np.reshape(bias, -1))
+            total = ctx.op("Add", ctx.value(source), row)
+            return reshape_to(ctx, eqn.aval, ctx.result(total, typed(source.shape, source.dtype)))
+    return None
+
+
+def _without_leading_ones(array: Any) -> Any:
+    while array.ndim > 1 and array.shape[0] == 1:
+        array = array[0]
+    return array
 
 
 def _dimension(x: Operand) -> Any:
@@ -134,6 +157,9 @@ def _mean(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand | None:
     count = dims.size(tuple(source.shape[k] for k in axes))
     if not isinstance(count, int) or float(y.scalar) != count:
         return None
+    pooled = pooled_mean(ctx, eqn, source, axes)
+    if pooled is not None:
+        return pooled
     value = ctx.op("ReduceMean", ctx.full(source), ctx.ints(*axes), keepdims=0, typed=(0,))
     return ctx.result(value, eqn.aval)
 

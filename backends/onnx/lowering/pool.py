@@ -71,7 +71,7 @@ def _pool(ctx: Context, eqn: Any, x: Operand, window: _Window, axes: list[int]) 
     source, shape = _channels_first(ctx, x, axes)
     value = ctx.value(source)
     exact = None
-    if is_integer(dtype):
+    if is_integer(dtype) and not (name == "reduce_window_max" and dtype.itemsize == 1):  # of which there is a kernel
         exact, value = _T.DOUBLE, ctx.build.cast(value, _T.DOUBLE)
     if name == "reduce_window_min":
         value = ctx.op("Neg", value)

@@ -1,0 +1,291 @@
+"""Puts quantizers into a graph: constants become integers, products take the form that kernels are found by."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...core.graph import Graph
+from ...core.node import Node, Value
+from ..composites.hard_swish import RELU6
+from ..fold_constants import as_constants
+from .arithmetic import Parameters, quantize_array
+from .composites import DEQUANTIZE, QUANTIZE, dequantized, parameters_of
+from .dynamic import DYNAMIC_DOT
+from .operations import Activation, Operation, free_axes, source
+from .placement import Placement
+from .tables import Scheme, Table
+from .weights import WeightObserver, bias_parameters, grouped, per_channel, per_tensor, quantize_bias, room_for_bias
+
+Array = np.ndarray[Any, Any]
+
+RULE = "quantize"
+"""What made the new equations, for reports."""
+
+RoundWeights = Callable[[Operation, Array, Parameters], Array]
+"""Integers for the weights of a product, laid out as the parameters say; by default the nearest ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightOptions:
+    """How weights are quantized.
+
+    Attributes:
+      dtype: ``int8`` or ``int4``.
+      group: weights along the summed axis that share a scale; 0 for all of them.
+      per_channel: whether every output channel has its own scale.
+      observer: how scales are chosen.
+      rounding: see `RoundWeights`.
+    """
+
+    dtype: str = "int8"
+    group: int = 0
+    per_channel: bool = True
+    observer: WeightObserver = "min-max"
+    rounding: RoundWeights | None = None
+
+
+class Emission:
+    """One graph being quantized.
+
+    Args:
+      graph: edited in place.
+      placement: of that graph.
+      table: of the target.
+      scheme: how activations are treated.
+      parameters: of every tapped value, by name.
+      options: of the weights.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        placement: Placement,
+        table: Table,
+        scheme: Scheme,
+        parameters: Mapping[str, Parameters],
+        options: WeightOptions,
+    ) -> None:
+        self.graph = graph
+        self.placement = placement
+        self.table = table
+        self.scheme = scheme
+        self.parameters = parameters
+        self.options = options
+        self._outputs = {id(op) for op in placement.outputs}
+        self._input_names = {
+            (id(op), k): placement.inputs[op.node.inputs[k]]
+            for op in placement.operations
+            for k in op.operands
+            if op.node.inputs[k] in placement.inputs
+        }
+        self._rounded: dict[str, Value] = {}
+
+    def run(self) -> None:
+        """Quantizes every operation that was chosen, in order."""
+        for operation in self.placement.operations:
+            for position in operation.operands:
+                self._round_input(operation, position)
+            if not operation.is_product:
+                self._round_output(operation)
+                continue
+            made = self._dynamic(operation) if self._is_dynamic(operation) else self._product(operation)
+            self.graph.replace(operation.output, made)
+            self.graph.erase_dead(operation.nodes[-1])
+
+    # -- activations -------------------------------------------------------------------------------------------------
+
+    def _round_input(self, operation: Operation, position: int) -> None:
+        name = self._input_names.get((id(operation), position))
+        if name is None:
+            return
+        if name not in self._rounded:
+            value = operation.node.inputs[position]
+            self._rounded[name] = self._round(value, self.parameters[name], self.graph.after(value))
+        self.graph.set_operand(operation.node, position, self._rounded[name])
+
+    def _round(self, value: Value, p: Parameters, before: Node) -> Value:
+        def there_and_back(x: Any) -> Any:
+            numbers = QUANTIZE(x, p.scale, p.zero_point, **p.attributes())
+            return DEQUANTIZE(numbers, p.scale, p.zero_point, **p.attributes())
+
+        return self.graph.splice(there_and_back, value, before=before, rule=RULE)[0]
+
+    def _round_output(self, operation: Operation) -> None:
+        if id(operation) not in self._outputs:
+            return
+        value = operation.output
+        before = list(value.uses)
+        rounded = self._round(value, self.parameters[operation.name], self.graph.after(value))
+        for user, index in before:
+            self.graph.set_operand(user, index, rounded)
+
+    def _output_parameters(self, operation: Operation) -> Parameters | None:
+        return self.parameters[operation.name] if id(operation) in self._outputs else None
+
+    def _input_scale(self, operation: Operation) -> float | None:
+        """The scale of the integers that a product multiplies; None where it reads floats."""
+        value = operation.node.inputs[operation.operands[0]]
+        node = dequantized(source(value, rescales=False))
+        p = None if node is None else parameters_of(node)
+        return None if p is None or p.axis is not None else float(p.scale)
+
+    # -- products ----------------------------------------------------------------------------------------------------
+
+    def _is_dynamic(self, operation: Operation) -> bool:
+        return self.scheme == "dynamic" and operation.kind == "dot" and self.table.name != "tflite"
+
+    def _product(self, operation: Operation) -> Value:
+        form = _convolution_form(operation, self.table) if operation.kind == "conv" else _dot_form(operation)
+        scale = self._input_scale(operation) if self.table.quantized_bias else None
+        p = self._weight_parameters(form)
+        if scale is not None and not p.group:
+            p = room_for_bias(p, scale, operation.bias)
+        numbers = self._integers(operation, form, p)
+        constants = [numbers, p.scale, p.zero_point]
+        bias = None
+        if operation.bias is not None and scale is not None and not p.group:
+            bias = bias_parameters(p, scale)
+            constants += [quantize_bias(operation.bias, bias), bias.scale, bias.zero_point]
+        elif operation.bias is not None:
+            constants.append(operation.bias)
+        out = self._output_parameters(operation)
+
+        def product(x: Any, w: Any, scale: Any, zero_point: Any, *rest: Any) -> Any:
+            y = form.apply(x, DEQUANTIZE(w, scale, zero_point, **p.attributes()))
+            if rest:
+                b = rest[0] if bias is None else DEQUANTIZE(*rest, **bias.attributes())
+                y = y + b.reshape(form.bias_shape)
+            y = _activated(y, operation.activation)
+            if out is None:
+                return form.finish(y)
+            numbers = form.finish(QUANTIZE(y, out.scale, out.zero_point, **out.attributes()))
+            return DEQUANTIZE(numbers, out.scale, out.zero_point, **out.attributes())
+
+        x = operation.node.inputs[operation.operands[0]]
+        values = as_constants(self.graph, constants, [None] * len(constants))
+        return self.graph.splice(product, x, *values, before=operation.nodes[-1], rule=RULE)[0]
+
+    def _weight_parameters(self, form: _Form) -> Parameters:
+        options = self.options
+        if options.group and form.summed_axis is not None:
+            return grouped(form.weights, form.summed_axis, options.group, options.dtype)
+        if not options.per_channel:
+            return per_tensor(form.weights, options.dtype)
+        return per_channel(form.weights, form.channel_axis, options.observer, options.dtype)
+
+    def _integers(self, operation: Operation, form: _Form, p: Parameters) -> Array:
+        if self.options.rounding is not None:
+            return self.options.rounding(operation, form.weights, p)
+        return quantize_array(form.weights, p)
+
+    def _dynamic(self, operation: Operation) -> Value:
+        form = _dot_form(operation)
+        p = self._weight_parameters(form)
+        constants = [self._integers(operation, form, p), p.scale]
+        if operation.bias is not None:
+            constants.append(operation.bias)
+
+        def product(x: Any, w: Any, scale: Any, *rest: Any) -> Any:
+            y = form.around(x, lambda rows: DYNAMIC_DOT(rows, w, scale))
+            y = y + rest[0] if rest else y
+            return form.finish(_activated(y, operation.activation))
+
+        x = operation.node.inputs[operation.operands[0]]
+        values = as_constants(self.graph, constants, [None] * len(constants))
+        return self.graph.splice(product, x, *values, before=operation.nodes[-1], rule=RULE)[0]
+
+
+def _activated(y: Any, activation: Activation | None) -> Any:
+    if activation is None:
+        return y
+    if activation.high is None:
+        return jnp.maximum(y, 0)
+    return RELU6(y) if activation.high == 6 else jnp.minimum(jnp.maximum(y, 0), activation.high)
+
+
+# -- the forms in which kernels want products --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """A product in the form in which runtimes have integer kernels.
+
+    Attributes:
+      weights: laid out for it.
+      channel_axis: of the weights, the axis of the output channels.
+      summed_axis: of the weights, the axis that is summed over, where it is one.
+      bias_shape: in which a bias broadcasts to the result of ``apply``.
+      around: ``around(x, multiply)`` brings ``x`` into the form and multiplies it.
+      multiply: the product with the weights.
+      finish: gives the result the shape of the original.
+    """
+
+    weights: Array
+    channel_axis: int
+    summed_axis: int | None
+    bias_shape: tuple[int, ...]
+    around: Callable[[Any, Callable[[Any], Any]], Any]
+    multiply: Callable[[Any, Any], Any]
+    finish: Callable[[Any], Any]
+
+    def apply(self, x: Any, weights: Any) -> Any:
+        """The product, before bias and activation."""
+        return self.around(x, lambda rows: self.multiply(rows, weights))
+
+
+def _convolution_form(operation: Operation, table: Table) -> _Form:
+    params = operation.node.params
+    numbers = params["dimension_numbers"]
+    weights = operation.weights.numpy()
+    if table.kernel_order:
+        weights = np.transpose(weights, numbers.rhs_spec)
+        numbers = numbers._replace(rhs_spec=tuple(range(weights.ndim)))
+    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "feature_group_count", "precision")
+    options = {name: params[name] for name in names}
+
+    def convolve(x: Any, w: Any) -> Any:
+        return jax.lax.conv_general_dilated(x, w, dimension_numbers=numbers, **options)
+
+    shape = [1] * weights.ndim
+    shape[numbers.out_spec[1]] = -1
+    return _Form(
+        weights, numbers.rhs_spec[0], None, tuple(shape), lambda x, multiply: multiply(x), convolve, lambda y: y
+    )
+
+
+def _dot_form(operation: Operation) -> _Form:
+    """Rows times a matrix: the axes of a dense layer merged into two."""
+    node, side = operation.node, operation.operands[0]
+    (contracting, _) = node.params["dimension_numbers"]
+    free, summed = free_axes(node, side), tuple(contracting[side])
+    weight_free, weight_summed = free_axes(node, 1 - side), tuple(contracting[1 - side])
+    weights = operation.weights.numpy()
+    columns = [weights.shape[k] for k in weight_free]
+    depth = math.prod(weights.shape[k] for k in weight_summed)
+    matrix = np.transpose(weights, (*weight_summed, *weight_free)).reshape(depth, math.prod(columns))
+    rows = [node.inputs[side].shape[k] for k in free]
+    precision = node.params["precision"]
+    order = (*free, *summed)
+    merges = len(free) != 1 or len(summed) != 1
+
+    def around(x: Any, multiply: Callable[[Any], Any]) -> Any:
+        x = x if order == tuple(range(len(order))) else jnp.transpose(x, order)
+        return multiply(jnp.reshape(x, (math.prod(rows), depth)) if merges else x)
+
+    def dot(x: Any, w: Any) -> Any:
+        return jax.lax.dot_general(x, w, (((1,), (0,)), ((), ())), precision=precision)
+
+    def finish(y: Any) -> Any:
+        y = jnp.reshape(y, (*rows, *columns)) if len(rows) != 1 or len(columns) != 1 else y
+        if side == 0:
+            return y
+        return jnp.transpose(y, (*range(len(rows), len(rows) + len(columns)), *range(len(rows))))
+
+    return _Form(matrix, 1, 0, (-1,), around, dot, finish)

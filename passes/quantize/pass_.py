@@ -1,0 +1,172 @@
+"""`quantize`: products and convolutions in small integers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from ...core.errors import UsageError
+from ...core.graph import Graph
+from ...core.pass_ import Pass, PassContext, PassResult
+from ...core.program import Program
+from ...core.rewrite import Numerics
+from .arithmetic import Parameters, asymmetric
+from .calibration import Calibration, calibrate
+from .data import flat_batches
+from .emission import Emission, WeightOptions
+from .observers import Method, Range
+from .operations import source
+from .placement import Placement, place
+from .progress import bar
+from .tables import Scheme, Table, table_for
+from .weights import WeightObserver
+
+DEFAULT_GROUP = 32
+"""Of int4 weights: the size for which runtimes have kernels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantize(Pass):
+    """Turns products and convolutions with constant weights into int8 or int4, as the target has kernels for it.
+
+    Attributes:
+      scheme: static: ranges of activations are measured now, on calibration data; dynamic: when the program runs;
+        weight-only: activations stay float.
+      bits: of the weights; 4 with weight-only.
+      group: weights along the summed axis that share a scale; 0 for all, or for 32 of int4.
+      target: whose table is used: simulated, xla, onnx, tflite; auto for that of the compilation.
+      observer: how a range follows from what was seen.
+      percentile: of the observer of that name.
+      per_channel: whether each output channel has its own scale.
+      weights: how scales of weights are chosen.
+      calibration: a calibration file, read where it exists and written where it does not.
+      keep: names of products that stay float, as the report calls them.
+    """
+
+    name: ClassVar[str] = "quantize"
+    numerics: ClassVar[Numerics] = "lossy"
+    idempotent: ClassVar[bool] = True
+
+    scheme: Scheme = "static"
+    bits: Literal[8, 4] = 8
+    group: int = 0
+    target: str = "auto"
+    observer: Method = "mse"
+    percentile: float = 99.99
+    per_channel: bool = True
+    weights: WeightObserver = "min-max"
+    calibration: str = ""
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.bits == 4 and self.scheme != "weight-only":
+            raise ValueError("4 bits are for scheme=weight-only")
+        if self.group < 0:
+            raise ValueError("a group has at least one weight")
+        if self.group and self.scheme != "weight-only":
+            raise ValueError("groups are for scheme=weight-only")
+        if not 50 < self.percentile <= 100:
+            raise ValueError("a percentile lies between 50 and 100")
+
+    def run(self, program: Program, context: PassContext) -> PassResult:
+        """Quantizes; raises `UsageError` where the static scheme has nothing to calibrate with."""
+        table = table_for(self.target, context.target)
+        if self.scheme == "weight-only" and self.bits not in table.weight_bits:
+            raise UsageError(f"{table.name} has no kernels for weights of {self.bits} bits")
+        graph = Graph(program.jaxpr, provenance=program.provenance)
+        placement = place(graph, table, self.scheme, self.keep)
+        details: dict[str, Any] = {"operations": self._described(placement)}
+        if not placement.operations:
+            return PassResult(program, False, details=details)
+        parameters = self.parameters(program, placement, table)
+        Emission(graph, placement, table, self.scheme, parameters, self.weight_options()).run()
+        closed = graph.to_closed()
+        return PassResult(program.replace(jaxpr=closed, provenance=graph.made_by), True, details=details)
+
+    def weight_options(self) -> WeightOptions:
+        """How weights are quantized."""
+        group = self.group or (DEFAULT_GROUP if self.bits == 4 else 0)
+        return WeightOptions(f"int{self.bits}", group, self.per_channel, self.weights)
+
+    def parameters(self, program: Program, placement: Placement, table: Table) -> dict[str, Parameters]:
+        """Those of every value that is quantized, by name."""
+        taps = placement.taps()
+        if not taps:
+            return {}
+        calibration = self.calibrated(program, placement)
+        share = self.percentile
+        ranges = {tap.name: calibration.range_of(tap.name, self.observer, percentile=share) for tap in taps}
+        _share(ranges, placement, table)
+        found = {name: asymmetric(*ends, table.activations) for name, ends in ranges.items()}
+        return found | _prescribed(placement, table)
+
+    def calibrated(self, program: Program, placement: Placement) -> Calibration:
+        """What is known of the tapped values: from the file, or else from the program's calibration data."""
+        taps = placement.taps()
+        path = self.calibration or _file_among(program.calibration)
+        known = Calibration.load(path) if path and os.path.exists(path) else Calibration()
+        missing = known.lacks(tap.name for tap in taps)
+        if not missing and known.complete:
+            return known
+        data = program.calibration
+        if data is None or _file_among(data):
+            raise _no_data(program, missing)
+        if missing or known.complete:
+            known = Calibration(ranges=known.ranges)  # made for other values: it cannot be gone on with
+        batches, total = flat_batches(data, program)
+        with bar(f"calibrating {program.name}", total) as progress:
+            found = calibrate(program, taps, batches, into=known, path=path or None, progress=progress, total=total)
+        if found.batches == 0:
+            raise UsageError(f"the calibration data of {program.name} are empty", hint="give at least one batch")
+        return found
+
+    def _described(self, placement: Placement) -> dict[str, str]:
+        what = f"int{self.bits} {self.scheme}"
+        taken = {op.name: what for op in placement.operations if op.is_product}
+        return taken | {name: f"float: {reason}" for name, reason in placement.floats.items()}
+
+
+def _file_among(data: Any) -> str:
+    """The path of a calibration file that was given in place of data; empty for data."""
+    return os.fspath(data) if isinstance(data, str | os.PathLike) and os.fspath(data).endswith(".json") else ""
+
+
+def _no_data(program: Program, missing: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"quantize{{scheme=static}} needs typical inputs of {program.name}, and there are none"
+        + (f" (nothing is known of {missing[0]!r})" if missing else ""),
+        hint="define calibration_data = [...] in the model file, say --calibrate PATH, or pass calibration_data= to "
+        "xlapass.compile: one tuple of arguments for each of some 100 batches. scheme=dynamic needs none",
+    )
+
+
+def _share(ranges: dict[str, Range], placement: Placement, table: Table) -> None:
+    """Operands and results that must have one scale get the range of all of them."""
+    made = {id(op.output): op.name for op in placement.outputs}
+    groups = []
+    for op in placement.operations:
+        if op.kind in table.shared_scale:
+            operands = [op.node.inputs[k] for k in op.operands]
+            names = [placement.inputs.get(v) or made[id(source(v, table.rescales))] for v in operands]
+            groups.append([op.name, *names])
+    again = bool(groups)
+    while again:
+        before = dict(ranges)
+        for names in groups:
+            both = min(ranges[n][0] for n in names), max(ranges[n][1] for n in names)
+            ranges.update(dict.fromkeys(names, both))
+        again = ranges != before
+
+
+def _prescribed(placement: Placement, table: Table) -> dict[str, Parameters]:
+    """Results whose scale the runtime fixes."""
+    found = {}
+    for op in placement.outputs:
+        if op.kind in table.fixed:
+            scale, zero_point = table.fixed[op.kind]
+            found[op.name] = Parameters(np.asarray(scale, np.float32), np.asarray(zero_point, np.int32), "int8")
+    return found

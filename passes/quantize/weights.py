@@ -1,0 +1,81 @@
+"""Weights as small integers: per output channel, or in groups along the axis that is summed over."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+
+from .arithmetic import LARGEST_BIAS, Parameters, dequantize_array, limits, quantize_array, spread, symmetric
+
+Array = np.ndarray[Any, Any]
+WeightObserver = Literal["min-max", "mse"]
+
+SHRUNK = np.linspace(1.0, 0.6, 41)
+"""Scales that the search for the least error tries, relative to the one that represents every weight."""
+
+
+def per_channel(weights: Array, axis: int, observer: WeightObserver = "min-max", dtype: str = "int8") -> Parameters:
+    """Symmetric parameters with one scale for each index of ``axis``.
+
+    Args:
+      weights: floats.
+      axis: of the output channels.
+      observer: ``min-max`` represents every weight; ``mse`` saturates the largest where the mean square error of the
+        channel becomes less.
+      dtype: ``int8`` or ``int4``.
+    """
+    others = tuple(k for k in range(weights.ndim) if k != axis)
+    p = symmetric(weights.min(others), weights.max(others), dtype).moved(axis)
+    return _least_error(weights, p, others) if observer == "mse" else p
+
+
+def per_tensor(weights: Array, dtype: str = "int8") -> Parameters:
+    """Symmetric parameters with one scale for all."""
+    return symmetric(weights.min(), weights.max(), dtype)
+
+
+def grouped(weights: Array, axis: int, group: int, dtype: str = "int4") -> Parameters:
+    """Symmetric parameters with one scale for ``group`` consecutive weights along ``axis``; the last may be fewer."""
+    count = -(-weights.shape[axis] // group)
+    padding = [(0, count * group - size if k == axis else 0) for k, size in enumerate(weights.shape)]
+    padded = np.pad(weights, padding, mode="edge")
+    parts = padded.reshape(*padded.shape[:axis], count, group, *padded.shape[axis + 1 :])
+    p = symmetric(parts.min(axis + 1), parts.max(axis + 1), dtype)
+    return dataclasses.replace(p, axis=axis, group=group)
+
+
+def _least_error(weights: Array, p: Parameters, others: tuple[int, ...]) -> Parameters:
+    """Each channel's scale, of those in `SHRUNK`, with the least square error."""
+    best, least = p.scale, np.full(p.scale.shape, np.inf)
+    for share in SHRUNK:
+        candidate = dataclasses.replace(p, scale=np.asarray(p.scale * share, np.float32))
+        error = ((dequantize_array(quantize_array(weights, candidate), candidate) - weights) ** 2).sum(others)
+        best, least = np.where(error < least, candidate.scale, best), np.minimum(error, least)
+    return dataclasses.replace(p, scale=np.asarray(best, np.float32))
+
+
+def room_for_bias(weights: Parameters, input_scale: float, bias: Array | None) -> Parameters:
+    """Weight scales raised where the bias, in steps of ``input_scale`` times them, would not fit an int32."""
+    if bias is None:
+        return weights
+    least = np.abs(bias.astype(np.float64)) / (float(input_scale) * LARGEST_BIAS)
+    if weights.axis is None:
+        least = least.max(initial=0.0)
+    return dataclasses.replace(weights, scale=np.asarray(np.maximum(weights.scale, least), np.float32))
+
+
+def bias_parameters(weights: Parameters, input_scale: float) -> Parameters:
+    """Those of the int32 bias that is added to a sum of products."""
+    scale = np.asarray(weights.scale.astype(np.float64) * float(input_scale), np.float32)
+    tiny = np.finfo(np.float32).tiny
+    scale = np.maximum(scale, tiny).astype(np.float32)
+    return Parameters(scale, np.zeros(scale.shape, np.int32), "int32", None if weights.axis is None else 0)
+
+
+def quantize_bias(bias: Array, p: Parameters) -> Array:
+    """The int32 numbers of a bias."""
+    low, high = limits("int32")
+    scale = spread(p.scale, bias.shape, p.axis).astype(np.float64)
+    return np.clip(np.rint(bias.astype(np.float64) / scale), low, high).astype(np.int32)

@@ -1,0 +1,59 @@
+"""The in-tree plugin of quantization: the pass, its composites, and the pipelines that end in small integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..core.plugins import Entry, NamedPipeline, hookimpl
+
+_CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
+
+
+def _text(layout: str, *steps: str) -> str:
+    """The float pipeline of a backend in that layout, then ``steps``, then what every backend ends with."""
+    front = f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to={layout}}},fuse,phase(optimize),{_CLEAN_UP}"
+    return ",".join([front, *steps, _CLEAN_UP, "phase(legalize),phase(finish)"])
+
+
+@hookimpl
+def xlapass_passes() -> Mapping[str, Entry]:
+    """The passes of the package `xlapass.passes.quantize`."""
+    return {
+        "quantize": Entry("xlapass.passes.quantize.pass_:Quantize", "products and convolutions in small integers"),
+    }
+
+
+@hookimpl
+def xlapass_rules() -> Mapping[str, Entry]:
+    """What moves, merges and cancels quantizers."""
+    return {"simplify": Entry("xlapass.passes.quantize.rules:RULES", "quantizers, moved and cancelled")}
+
+
+@hookimpl
+def xlapass_composites() -> Mapping[str, Entry]:
+    """Arrays as small integers, and products of them."""
+    here = "xlapass.passes.quantize"
+    return {
+        "xlapass.quantize": Entry(f"{here}.composites:QUANTIZE", "floats to small integers"),
+        "xlapass.dequantize": Entry(f"{here}.composites:DEQUANTIZE", "small integers to the floats they stand for"),
+        "xlapass.dynamic_dot": Entry(f"{here}.dynamic:DYNAMIC_DOT", "a product whose range is measured at run time"),
+    }
+
+
+@hookimpl
+def xlapass_pipelines() -> Mapping[str, NamedPipeline]:
+    """Pipelines whose products are integer kernels."""
+    return {
+        "onnx-int8": NamedPipeline(
+            _text("nchw", "quantize{target=onnx}"),
+            backend="onnx{integer-kernels=true}",
+            target="onnx",
+            summary="int8 for ONNX Runtime, with ranges from calibration data",
+        ),
+        "onnx-dynamic": NamedPipeline(
+            _text("nchw", "quantize{target=onnx,scheme=dynamic}"),
+            backend="onnx{integer-kernels=true}",
+            target="onnx",
+            summary="int8 for ONNX Runtime, with ranges measured at run time",
+        ),
+    }
