@@ -8,7 +8,9 @@ from ...core.node import Node
 OPENED = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint", "composite")
 """Operations that are nothing but their bodies."""
 
-_ARITHMETIC = "add sub mul div neg abs sign max min clamp square integer_pow pow exp exp2 log log1p expm1 sqrt rsqrt"
+_ARITHMETIC = (
+    "add add_any sub mul div neg abs sign max min clamp square integer_pow pow exp exp2 log log1p expm1 sqrt rsqrt"
+)
 _FUNCTIONS = (
     "logistic tanh sin cos tan asin acos atan sinh cosh asinh acosh atanh atan2 erf erfc erf_inv lgamma digamma"
 )

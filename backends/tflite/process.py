@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from ...core.errors import UsageError
 from .worker.serve import REPLY, REQUEST
 
 FailureKind = Literal["failed", "crashed", "timeout", "memory"]
@@ -99,6 +100,7 @@ class Worker:
 
         Raises:
           WorkerFailure: the job raised, crashed, or was not done in time.
+          UsageError: there is no such interpreter.
         """
         process = self._running()
         assert self._home is not None
@@ -120,17 +122,26 @@ class Worker:
         if self._home is None:
             self._home = tempfile.TemporaryDirectory(prefix="xlapass-tflite-")
         if self._process is None:
-            with open(self._stderr, "wb") as stderr:
-                self._process = subprocess.Popen(
-                    [self.python, "-P", "-c", _BOOT, str(_WORKER)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=stderr,
-                    cwd=self._home.name,
-                    env=_environment(),
-                    start_new_session=True,  # Ctrl-C is for the parent, which ends the worker itself
-                )
+            try:
+                self._process = self._started()
+            except OSError as error:
+                raise UsageError(
+                    f"cannot run the interpreter {self.python!r}: {error.strerror}", hint="name one that exists"
+                ) from error
         return self._process
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        assert self._home is not None
+        with open(self._stderr, "wb") as stderr:
+            return subprocess.Popen(
+                [self.python, "-P", "-c", _BOOT, str(_WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=self._home.name,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is for the parent, which ends the worker itself
+            )
 
     def _await(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         """Sends the folder and waits for the line that says it is done."""
