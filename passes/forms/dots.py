@@ -33,6 +33,16 @@ LEAST_BATCH = 16
 TRANSPOSED_ROWS = (2, 16)
 """For how many rows a constant that lies the wrong way is slower; for one row and for many it makes no difference."""
 
+TURNED_SECONDS = 0.5e-9
+MOVED_SECONDS = 0.2e-9
+"""Bringing the batch of an operand to the front, per element, as XLA does it and with the rest kept in order."""
+
+LEAST_LENGTHWISE = 2**18
+WIDEST_LENGTHWISE = 4
+ACROSS_FACTOR = 1.1
+"""From how many elements on a constant is read faster along its contracted dimension, for how many columns per element
+of depth at most, and how much."""
+
 SMALL_PRODUCT_SECONDS = 3e-9
 SMALL_STEP_SECONDS = 0.2e-9
 ODD_PRODUCT_SECONDS = 350e-9
@@ -64,6 +74,48 @@ def turned(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
     )
 
 
+def lengthwise(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
+    """A product of one row with a constant matrix, whose contracted dimension is brought to the end.
+
+    Each result is then one stretch of memory, instead of one element out of every row.
+    """
+    ((contract, (axis,)), batch) = params["dimension_numbers"]
+    return lax.dot_general(
+        lhs,
+        jnp.moveaxis(rhs, axis, 1),
+        ((contract, (1,)), batch),
+        precision=params["precision"],
+        preferred_element_type=params["preferred_element_type"],
+    )
+
+
+def batch_first(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
+    """A batched product whose operands are copied so that the batch comes first and the rest keeps its order.
+
+    XLA:CPU turns the matrices over as well, element by element; stretches of memory stay whole in this copy.
+    """
+    (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = params["dimension_numbers"]
+    left, left_contract = _batch_moved_first(lhs, lhs_batch, lhs_contract)
+    right, right_contract = _batch_moved_first(rhs, rhs_batch, rhs_contract)
+    batch = tuple(range(len(lhs_batch)))
+    return lax.dot_general(
+        left,
+        right,
+        ((left_contract, right_contract), (batch, batch)),
+        precision=params["precision"],
+        preferred_element_type=params["preferred_element_type"],
+    )
+
+
+def _batch_moved_first(operand: jax.Array, batch: Any, contract: Any) -> tuple[jax.Array, tuple[int, ...]]:
+    """The operand, and where its contracted dimensions are then; the barrier keeps XLA from undoing it."""
+    order = (*batch, *(axis for axis in range(operand.ndim) if axis not in batch))
+    if order == tuple(range(operand.ndim)):
+        return operand, tuple(contract)
+    moved: jax.Array = lax.optimization_barrier(lax.transpose(operand, order))
+    return moved, tuple(order.index(axis) for axis in contract)
+
+
 def written_out(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
     """Many small products as one loop: a sum, over the short depth, of columns times rows."""
     (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = params["dimension_numbers"]
@@ -86,7 +138,7 @@ def _as_matrices(operand: jax.Array, batch: Any, contract: Any) -> tuple[jax.Arr
     return ordered.reshape(count, math.prod(sizes), -1), sizes
 
 
-def matrix_sizes(signature: Signature) -> tuple[int, int, int, int]:
+def _matrix_sizes(signature: Signature) -> tuple[int, int, int, int]:
     """Batch, rows, depth, columns."""
     lhs, rhs = signature.operands
     (lhs_contract, _), (lhs_batch, _) = signature.params["dimension_numbers"]
@@ -128,8 +180,39 @@ def _turned_applies(signature: Signature) -> str | None:
     return _why_not_float(signature)
 
 
+def _lengthwise_applies(signature: Signature) -> str | None:
+    lhs, rhs = signature.operands
+    (_, contract), (batch, _) = signature.params["dimension_numbers"]
+    if batch or len(contract) != 1 or len(rhs.shape) != 2:
+        return "it is not a product with one matrix"
+    if not rhs.constant or contract[0] == 1:
+        return "its second operand is no constant that lies the other way"
+    depth = lhs.shape[signature.params["dimension_numbers"][0][0][0]]
+    if lhs.size != depth:
+        return "it does not have one row"
+    if rhs.size < LEAST_LENGTHWISE:
+        return f"a matrix of {rhs.size} elements stays in the cache"
+    if rhs.size > WIDEST_LENGTHWISE * depth * depth:
+        return "its rows are long enough"
+    return _why_not_float(signature)
+
+
+def _batch_first_applies(signature: Signature) -> str | None:
+    _, batches = signature.params["dimension_numbers"]
+    if not _scattered_elements(signature):
+        return "its batch dimensions come first" if batches[0] else "it has no batch"
+    return _why_not_float(signature)
+
+
+def _scattered_elements(signature: Signature) -> int:
+    """How many elements lie in operands whose batch dimensions do not come first."""
+    _, batches = signature.params["dimension_numbers"]
+    operands = zip(signature.operands, batches, strict=True)
+    return sum(o.size for o, batch in operands if not o.constant and tuple(batch) != tuple(range(len(batch))))
+
+
 def _written_applies(signature: Signature) -> str | None:
-    batch, rows, depth, columns = matrix_sizes(signature)
+    batch, rows, depth, columns = _matrix_sizes(signature)
     if batch < LEAST_BATCH:
         return f"{batch} products are fewer than {LEAST_BATCH}"
     if rows == 1:
@@ -139,42 +222,45 @@ def _written_applies(signature: Signature) -> str | None:
     return _why_not_float(signature, integers=True)
 
 
-def _is_accumulated(signature: Signature) -> bool:
-    """Whether it is a product of bfloat16 matrices, and no vectors, that the library adds up in float32 itself."""
-    _, rows, _, columns = matrix_sizes(signature)
-    dtypes = [o.dtype for o in (*signature.operands, *signature.results)]
-    return dtypes == ["bfloat16", "bfloat16", "float32"] and min(rows, columns) > 1
-
-
 def _direct_cost(signature: Signature) -> float:
-    batch, rows, depth, columns = matrix_sizes(signature)
+    seconds = _product_cost(signature) + TURNED_SECONDS * _scattered_elements(signature)
+    if _turned_applies(signature) is None:
+        return 1.5 * seconds
+    return ACROSS_FACTOR * seconds if _lengthwise_applies(signature) is None else seconds
+
+
+def _product_cost(signature: Signature) -> float:
+    """What the primitive takes besides bringing the batch to the front."""
+    batch, rows, depth, columns = _matrix_sizes(signature)
     if batch >= LEAST_BATCH and max(rows, depth, columns) < DOT_MINIMUM:
         odd = all(4 <= side <= 7 for side in (rows, depth, columns))
         product_seconds = SMALL_PRODUCT_SECONDS + SMALL_STEP_SECONDS * rows * depth * columns
         seconds = batch * (ODD_PRODUCT_SECONDS if odd else product_seconds)
-    elif _is_accumulated(signature):
-        return costs.bfloat16_dot(rows, depth, columns, batch)
     else:
         seconds = costs.dot(rows, depth, columns, batch)
     for operand in signature.operands:
         if operand.dtype in ("bfloat16", "float16"):
             seconds += CONVERSION_SECONDS * operand.size
-    return seconds + (0.5 * seconds if _turned_applies(signature) is None else 0.0)
+    return seconds
+
+
+def _batch_first_cost(signature: Signature) -> float:
+    return _product_cost(signature) + MOVED_SECONDS * _scattered_elements(signature)
 
 
 def _widened_cost(signature: Signature) -> float:
-    batch, rows, depth, columns = matrix_sizes(signature)
+    batch, rows, depth, columns = _matrix_sizes(signature)
     conversion = sum(CONVERSION_SECONDS * o.size for o in signature.operands if not o.constant)
     return costs.dot(rows, depth, columns, batch) + conversion
 
 
 def _turned_cost(signature: Signature) -> float:
-    batch, rows, depth, columns = matrix_sizes(signature)
+    batch, rows, depth, columns = _matrix_sizes(signature)
     return costs.dot(rows, depth, columns, batch)
 
 
 def _written_cost(signature: Signature) -> float:
-    batch, rows, depth, columns = matrix_sizes(signature)
+    batch, rows, depth, columns = _matrix_sizes(signature)
     step = SHORT_ROW_SECONDS if columns < SHORT_ROW else LONG_ROW_SECONDS
     return costs.kernel(signature.bytes) + step * batch * rows * depth * columns
 
@@ -183,5 +269,7 @@ FORMS = (
     direct_form(primitives.dot_general_p, _direct_cost),
     Form("widened", "dot_general", widened, _widened_applies, _widened_cost),
     Form("turned", "dot_general", turned, _turned_applies, _turned_cost),
+    Form("batch-first", "dot_general", batch_first, _batch_first_applies, _batch_first_cost),
+    Form("lengthwise", "dot_general", lengthwise, _lengthwise_applies, _turned_cost),
     Form("written-out", "dot_general", written_out, _written_applies, _written_cost),
 )

@@ -61,6 +61,7 @@ def test_every_form_equals_the_primitive(data: Any) -> None:
     [
         ("widened", (3, 8), (8, 5), (((1,), (0,)), ((), ())), jnp.bfloat16),
         ("turned", (3, 8), (5, 8), (((1,), (1,)), ((), ())), jnp.float32),
+        ("lengthwise", (1, 512), (512, 513), (((1,), (0,)), ((), ())), jnp.float32),
         ("written-out", (20, 4, 3), (20, 3, 4), (((2,), (1,)), ((0,), (0,))), jnp.float32),
     ],
 )
@@ -85,3 +86,35 @@ def test_only_constants_are_turned_and_widened() -> None:
     assert TABLE.candidates(signature)[1]["turned"].startswith("its second operand is no constant")
     found = TABLE.candidates(signature_for(DOT, operands, params, constants=(1,)))[0]
     assert {form.name for form in found} == {"widened", "turned"}
+
+
+def test_rows_of_large_constants_only_are_read_lengthwise() -> None:
+    params = params_for((((1,), (0,)), ((), ())))
+    reasons = {
+        ((2, 512), (512, 512)): "it does not have one row",
+        ((1, 64), (64, 64)): "a matrix of 4096 elements stays in the cache",
+        ((1, 64), (64, 4096)): "its rows are long enough",
+    }
+    for (lhs, rhs), reason in reasons.items():
+        signature = signature_for(DOT, (jnp.zeros(lhs), jnp.zeros(rhs)), params, constants=(1,))
+        assert TABLE.candidates(signature)[1]["lengthwise"] == reason
+
+
+@pytest.mark.parametrize(
+    ("lhs", "rhs", "dimensions"),
+    [
+        ((2, 1, 3, 4), (2, 5, 3, 4), (((3,), (3,)), ((0, 2), (0, 2)))),
+        ((2, 3, 1, 5), (2, 5, 3, 4), (((3,), (1,)), ((0, 1), (0, 2)))),
+    ],
+)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_products_per_head_have_the_batch_moved_first(lhs: Any, rhs: Any, dimensions: Any, dtype: Any) -> None:
+    operands = small_integers(1, lhs, dtype), small_integers(2, rhs, dtype)
+    forms = assert_forms_agree(TABLE, DOT, operands, params_for(dimensions), only="batch-first")
+    assert forms
+
+
+def test_a_query_of_one_row_brings_the_batch_of_its_keys_to_the_front() -> None:
+    operands = jnp.zeros((1, 1, 12, 64)), jnp.zeros((1, 256, 12, 64))
+    params = params_for((((3,), (3,)), ((0, 2), (0, 2))))
+    assert TABLE.choose(signature_for(DOT, operands, params)).form == "batch-first"
