@@ -47,12 +47,10 @@ def is_limited(value: Any, depth: int = 6) -> bool:
         return True
     if node.name == "convert_element_type":
         return bool(node.inputs[0].dtype == np.bool_)
-    if node.name == "clamp":
-        return False
     if node.name == "select_n":
-        guarded = node.inputs[0].producer is not None and node.inputs[0].producer.name == "lt"
-        return bool(guarded and _keeps_magnitudes(node))
-    return node.name == "iota"
+        test = node.inputs[0].producer
+        return bool(test is not None and test.name == "lt" and _keeps_magnitudes(node))
+    return bool(node.name == "iota")
 
 
 def _keeps_magnitudes(node: Node) -> bool:

@@ -13,8 +13,8 @@ from jax import lax
 from . import numbers
 from .carriers import kind_of
 from .complex_functions import FUNCTIONS
+from .complex_products import complex_product
 from .fourier import fourier
-from .products import complex_product
 from .real import bind
 from .retype import Retyping, Site
 
