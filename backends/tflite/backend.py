@@ -52,11 +52,11 @@ class TfliteBackend(Backend):
           MissingDependencyError: the engine, or LiteRT, is not installed.
         """
         from .artifact import TfliteArtifact
-        from .making import Maker
+        from .making import Maker, at_some_sizes
 
         engine = engines.choose(self.engine, self.python)
         runtime.require_litert()
-        self.legality(target).require(program, self.name)
+        self.legality(target).require(at_some_sizes(program), self.name)
         interface = interface_of(program, self.input_names, self.output_names, self.signature)
         maker = Maker(engine, self.python, self.timeout, self.memory)
         return TfliteArtifact(program, interface, maker.make(program, interface, verify=self.verify))

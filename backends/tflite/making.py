@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 
 from ...core.errors import CompileError, UnsupportedError
+from ...core.manager import PassManager
 from ...core.program import Program
 from ...core.specialize import specialize, symbols
 from . import blame, check, dynamic
@@ -80,17 +81,16 @@ class Maker:
 
     def _convert(self, program: Program, interface: Interface, worker: Worker) -> bytes:
         """The file; one for every size where the program has symbolic dimensions."""
-        edged = with_edges(program)
-        if not edged.is_symbolic:
-            return self._convert_as_is(edged, interface, worker)
-        names = symbols(edged)
+        if not program.is_symbolic:
+            return self._convert_as_is(with_edges(program), interface, worker)
+        names = symbols(program)
         try:
-            trials = [specialize(edged, sizes) for sizes in dynamic.trial_sizes(names)]
+            trials = [with_edges(at_sizes(program, sizes)) for sizes in dynamic.trial_sizes(names)]
             return dynamic.merge([self._convert_as_is(trial, interface, worker) for trial in trials], names)
         except ValueError as error:  # the sizes break a constraint of the symbols
-            return self._convert_unknown(edged, interface, worker, str(error))
+            return self._convert_unknown(with_edges(program), interface, worker, str(error))
         except dynamic.NotUniform as error:
-            return self._convert_unknown(edged, interface, worker, str(error))
+            return self._convert_unknown(with_edges(program), interface, worker, str(error))
 
     def _convert_unknown(self, program: Program, interface: Interface, worker: Worker, reason: str) -> bytes:
         """The file that the converter itself makes for unknown sizes, where no file for every size could be made."""
@@ -177,15 +177,20 @@ class Maker:
                 except (CompileError, WorkerFailure):  # some other failure than the one that is looked for
                     return False
 
-            culprit = blame.find_culprit(_at_some_sizes(program), fails_too)
+            culprit = blame.find_culprit(at_some_sizes(program), fails_too)
         if culprit is None:
             return CompileError(message, hint=hint)
         return CompileError(f"{message}\n  {culprit}", where=culprit.where, hint=hint)
 
 
-def _at_some_sizes(program: Program) -> Program:
+def at_some_sizes(program: Program) -> Program:
     """The program, or where it is symbolic the first that was converted in its place."""
-    return specialize(program, dynamic.trial_sizes(symbols(program))[0]) if program.is_symbolic else program
+    return at_sizes(program, dynamic.trial_sizes(symbols(program))[0]) if program.is_symbolic else program
+
+
+def at_sizes(program: Program, sizes: Mapping[str, int]) -> Program:
+    """The program at the given sizes, legal: most rules wait until sizes are known."""
+    return PassManager("legalize-tflite,fold-constants,dead-code", instruments=()).run(specialize(program, sizes))
 
 
 def _first_line(text: str) -> str:

@@ -219,17 +219,21 @@ def _why_not_bool_at(node: Node, index: int) -> str | None:
 
 
 RULES = (
-    lowering("cube-root", "cbrt", _cbrt),
-    lowering("float-remainder", "rem", _float_remainder, lambda n: _why_not_float(n) or _why_not_remainder(n)),
-    lowering("integer-remainder", "rem", _remainder, lambda n: _why_not_integer(n) or _why_not_remainder(n)),
-    lowering("guarded-division", "div", _integer_divide, _why_not_integer_divide, "exact"),
-    lowering("wide-division", "div", _wide_divide, _why_not_int64, "exact"),
-    lowering("wide-magnitude", "abs", _magnitude, _why_not_int64, "exact"),
-    lowering("wide-sign", "sign", _sign, _why_not_int64, "exact"),
-    lowering("reciprocal-square-root", "rsqrt", _rsqrt, _why_not_rsqrt),
-    lowering("round-away", "round", _round, _why_not_round, "exact"),
-    lowering("power-of-integers", "pow", _power_of_integers, _why_not_power_of_integers, "exact"),
-    lowering("power-to-integers", "pow", _float_power, _why_not_mixed_power),
-    lowering("clamp-booleans", "clamp", _clamp_booleans, lambda n: _why_not_bool_at(n, 1), "exact"),
-    node_lowering("order-of-booleans", "max min lt le gt ge", _logical, _why_not_bool, "exact"),
+    lowering("cube-root", "cbrt", _cbrt, any_size=True),
+    lowering(
+        "float-remainder", "rem", _float_remainder, lambda n: _why_not_float(n) or _why_not_remainder(n), any_size=True
+    ),
+    lowering(
+        "integer-remainder", "rem", _remainder, lambda n: _why_not_integer(n) or _why_not_remainder(n), any_size=True
+    ),
+    lowering("guarded-division", "div", _integer_divide, _why_not_integer_divide, "exact", any_size=True),
+    lowering("wide-division", "div", _wide_divide, _why_not_int64, "exact", any_size=True),
+    lowering("wide-magnitude", "abs", _magnitude, _why_not_int64, "exact", any_size=True),
+    lowering("wide-sign", "sign", _sign, _why_not_int64, "exact", any_size=True),
+    lowering("reciprocal-square-root", "rsqrt", _rsqrt, _why_not_rsqrt, any_size=True),
+    lowering("round-away", "round", _round, _why_not_round, "exact", any_size=True),
+    lowering("power-of-integers", "pow", _power_of_integers, _why_not_power_of_integers, "exact", any_size=True),
+    lowering("power-to-integers", "pow", _float_power, _why_not_mixed_power, any_size=True),
+    lowering("clamp-booleans", "clamp", _clamp_booleans, lambda n: _why_not_bool_at(n, 1), "exact", any_size=True),
+    node_lowering("order-of-booleans", "max min lt le gt ge", _logical, _why_not_bool, "exact", any_size=True),
 )

@@ -68,4 +68,6 @@ def _is_small_constant(value: Any) -> bool:
     return bool(node is not None and node.name == "broadcast_in_dim" and node.inputs[0].is_const)
 
 
-RULES = (lowering("limited-conversion", "convert_element_type", _to_integer, _why_not_to_integer, "exact"),)
+RULES = (
+    lowering("limited-conversion", "convert_element_type", _to_integer, _why_not_to_integer, "exact", any_size=True),
+)

@@ -12,7 +12,7 @@ from jax import lax
 
 from ....core.node import Node
 from .bounds import lies_within
-from .rule import is_static, node_lowering
+from .rule import node_lowering
 
 Array = jax.Array
 
@@ -41,8 +41,6 @@ def _is_rows(node: Node) -> bool:
 
 
 def _why_not(node: Node) -> str | None:
-    if not is_static(node):
-        return "its sizes are not known yet"
     size = node.inputs[0].shape[0] if node.inputs[0].shape else 0
     promised = node.params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS
     if promised and _is_rows(node) and node.inputs[1].dtype == np.int32 and lies_within(node.inputs[1], 0, size - 1):

@@ -11,7 +11,7 @@ from ....core.node import Node
 from ....core.rewrite import Rule
 from ...onnx.lowering import linalg
 from ...onnx.registry import Refusal
-from .rule import is_static, lowering
+from .rule import lowering
 
 _FACTORISATIONS: dict[str, Callable[..., Any]] = {
     "cholesky": linalg.cholesky,
@@ -31,13 +31,11 @@ _FACTORISATIONS: dict[str, Callable[..., Any]] = {
 
 def _rule(primitive: str, function: Callable[..., Any]) -> Rule:
     def why_not(node: Node) -> str | None:
-        if not is_static(node):
-            return "its sizes are not known yet"
         specs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in node.inputs]
         try:
             jax.eval_shape(lambda *arrays: function(*arrays, **node.params), *specs)
         except Refusal as refusal:
-            return str(refusal)
+            return str(refusal).replace("ONNX", "TFLite")
         return None
 
     return lowering(primitive.replace("_", "-"), primitive, function, why_not)

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from ....core.node import Node
-from .rule import is_static, node_lowering
+from .rule import node_lowering
 
 Array = jax.Array
 
@@ -52,8 +52,6 @@ def _product(left: Array, right: Array, dtype: Any) -> Array:
 
 
 def _why_not_canonical(node: Node) -> str | None:
-    if not is_static(node):
-        return "its sizes are not known yet"
     lhs_contract, _, lhs_batch, rhs_batch = _numbers(node)
     leading = tuple(range(len(lhs_batch)))
     if len(lhs_contract) == 1 and len(leading) <= 3 and lhs_batch == leading and rhs_batch == leading:
@@ -108,8 +106,6 @@ def _empty(node: Node, lhs: Array, rhs: Array) -> Array:
 
 
 def _why_not_empty(node: Node) -> str | None:
-    if not is_static(node):
-        return "its sizes are not known yet"
     return None if 0 in (*node.inputs[0].shape, *node.inputs[1].shape) else "neither operand is empty"
 
 

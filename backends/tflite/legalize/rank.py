@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ....core.node import Node, Value
-from .rule import is_static, node_lowering
+from .rule import node_lowering
 
 Array = jax.Array
 
@@ -36,8 +36,6 @@ def _is_small(node: Node) -> bool:
 
 
 def _why_small(node: Node) -> str | None:
-    if not is_static(node):
-        return "its sizes are not known yet"
     return f"it has at most {MOST_DIMENSIONS} dimensions" if _is_small(node) else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ....core.node import Node
 from ....core.patterns import Op
-from ....core.rewrite import Build, Match, Numerics, Rule
+from ....core.rewrite import Build, Check, Match, Numerics, Rule
 from .tracing import flat
 
 WhyNot = Callable[[Node], str | None]
@@ -20,6 +20,8 @@ def lowering(
     function: Callable[..., Any],
     why_not: WhyNot | None = None,
     numerics: Numerics = "reassociating",
+    *,
+    any_size: bool = False,
 ) -> Rule:
     """A rule that puts a plain JAX function in place of an operation.
 
@@ -29,6 +31,7 @@ def lowering(
       function: ``function(*arrays, **parameters of the operation)`` returns its result, or all of them.
       why_not: says why an operation is left alone. What the function builds must be left alone, in the end.
       numerics: what the rewrite may do to results.
+      any_size: whether it serves symbolic sizes too; other rules wait until the sizes are known.
     """
 
     def build(match: Match) -> list[Any]:
@@ -39,8 +42,7 @@ def lowering(
 
         return match.graph.splice(flat(apply), *node.inputs, before=node, rule=name)
 
-    check = None if why_not is None else (lambda match: why_not(match.root))
-    return Rule(name, Op(_names(primitives)), Build(build), check, numerics)
+    return Rule(name, Op(_names(primitives)), Build(build), _check(why_not, any_size), numerics)
 
 
 def node_lowering(
@@ -49,6 +51,8 @@ def node_lowering(
     function: Callable[..., Any],
     why_not: WhyNot | None = None,
     numerics: Numerics = "reassociating",
+    *,
+    any_size: bool = False,
 ) -> Rule:
     """As `lowering`, for a function that looks at the operation: ``function(node, *arrays)``."""
 
@@ -57,8 +61,16 @@ def node_lowering(
         apply = flat(lambda *arrays: function(node, *arrays))
         return match.graph.splice(apply, *node.inputs, before=node, rule=name)
 
-    check = None if why_not is None else (lambda match: why_not(match.root))
-    return Rule(name, Op(_names(primitives)), Build(build), check, numerics)
+    return Rule(name, Op(_names(primitives)), Build(build), _check(why_not, any_size), numerics)
+
+
+def _check(why_not: WhyNot | None, any_size: bool) -> Check:
+    def check(match: Match) -> str | None:
+        if not any_size and not is_static(match.root):
+            return "its sizes are not known yet"
+        return None if why_not is None else why_not(match.root)
+
+    return check
 
 
 def _names(primitives: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -68,11 +80,3 @@ def _names(primitives: str | tuple[str, ...]) -> tuple[str, ...]:
 def is_static(node: Node) -> bool:
     """Whether all sizes are known."""
     return all(isinstance(size, int) for value in (*node.inputs, *node.outputs) for size in value.shape)
-
-
-def size_of(node: Node, index: int = 0) -> int:
-    """Number of elements of an operand of known sizes."""
-    total = 1
-    for size in node.inputs[index].shape:
-        total *= int(size)
-    return total

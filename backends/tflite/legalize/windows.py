@@ -63,8 +63,6 @@ def _cumulative(node: Node, x: Array) -> Array:
 
 
 def _why_not_cumulative(node: Node) -> str | None:
-    if not all(isinstance(size, int) for size in node.inputs[0].shape):
-        return "its sizes are not known yet"
     if node.name == "cumsum" and len(node.inputs[0].shape) <= 6:
         return "TFLite has it"
     return None
