@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 from ...core.backend import Artifact
 from ...core.errors import UsageError
 from ...core.files import write_atomically
+from ...core.options import suggestion
 from ...core.program import Program
 from . import runtime
 from .interface import Interface
 from .making import Made
+from .places import PLACES, PlaceReport, check_for
+from .report import ModelReport, describe
 
 
 class TfliteArtifact(Artifact):
@@ -50,6 +53,17 @@ class TfliteArtifact(Artifact):
     def notes(self) -> Sequence[str]:
         """What the comparison with JAX showed."""
         return ("The file was not run against JAX.",) if self.agreement is None else (f"{self.agreement}.",)
+
+    def description(self) -> ModelReport:
+        """Operations and their kernels, which of them XNNPACK takes, sizes, memory and work."""
+        interpreter = runtime.load_interpreter(self.model, num_threads=1)
+        return describe(self.model, runtime.delegated(interpreter))
+
+    def check_for(self, place: str) -> PlaceReport:
+        """What of the file would not run in ``place``: ``edgetpu`` or ``micro``."""
+        if place not in PLACES:
+            raise UsageError(f"a TFLite file cannot be checked for {place!r}", hint=suggestion(place, PLACES))
+        return check_for(self.model, place)
 
     def stage(self, name: str) -> str:
         """The text of ``jaxpr``."""

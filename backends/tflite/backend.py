@@ -33,6 +33,7 @@ class TfliteBackend(Backend):
     name: ClassVar[str] = "tflite"
     default_target: ClassVar[str] = "tflite"
     compares: ClassVar[bool] = True
+    checks: ClassVar[tuple[str, ...]] = ("edgetpu", "micro")
 
     engine: Literal["auto", "litert", "tensorflow"] = "auto"
     python: str = ""

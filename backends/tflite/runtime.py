@@ -13,6 +13,9 @@ from ...core.program import Program
 from .edges import from_edge, to_edge
 from .interface import Interface
 
+_DELEGATE = "DELEGATE"
+"""What the interpreter calls an operation that stands for a part that a delegate runs."""
+
 
 def require_litert() -> Any:
     """The module ``ai_edge_litert.interpreter``; raises `MissingDependencyError` where it is not installed."""
@@ -60,3 +63,26 @@ class TfliteExecutable(Executable):
         results = self._runner(**feed)
         pairs = zip(self.interface.outputs, self.program.out_avals, strict=True)
         return [from_edge(results[name], aval) for name, aval in pairs]
+
+
+def delegated(interpreter: Any) -> dict[int, frozenset[int]]:
+    """The operations of the first subgraph that the XNNPACK delegate takes, by the number of the subgraph.
+
+    After its tensors are allocated, the interpreter lists the operations as they were, and behind them one operation
+    for every part that a delegate runs; what lies between such a part's inputs and outputs is in it.
+    """
+    interpreter.allocate_tensors()
+    details = interpreter._get_ops_details()
+    producers = {int(out): op for op in details if op["op_name"] != _DELEGATE for out in op["outputs"]}
+    taken: set[int] = set()
+    for part in details:
+        if part["op_name"] != _DELEGATE:
+            continue
+        outside = set(map(int, part["inputs"]))
+        pending = [int(out) for out in part["outputs"]]
+        while pending:
+            op = producers.get(pending.pop())
+            if op is not None and op["index"] not in taken:
+                taken.add(op["index"])
+                pending.extend(int(index) for index in op["inputs"] if int(index) not in outside)
+    return {0: frozenset(taken)}
