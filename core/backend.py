@@ -37,16 +37,31 @@ class Description(Protocol):
         """A table or text for the terminal."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What an artifact was made of, so that it can be made for other sizes.
+
+    Attributes:
+      program: before any pass.
+      compile: makes an artifact of another program in the same way.
+    """
+
+    program: Program
+    compile: Callable[[Program], Artifact]
+
+
 class Artifact(abc.ABC):
     """What a backend makes of a program: a file's worth of bytes, with what is needed to run it.
 
     Attributes:
       suffix: of the files it writes.
       report: what the passes did, when the driver made the artifact.
+      origin: what it was made of, when the driver made the artifact.
     """
 
     suffix: ClassVar[str] = ""
     report: Any = None
+    origin: Origin | None = None
 
     @abc.abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:

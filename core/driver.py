@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from . import options
-from .backend import Artifact, Backend
+from .backend import Artifact, Backend, Origin
 from .errors import CompileError, UsageError, XlapassError
 from .instruments.numerics import NumericalVerifier
 from .instruments.progress import ProgressLine
@@ -162,6 +163,8 @@ def run_plan(
     optimized = optimize(chosen, program, numerics=numerics, verify=verify, instruments=[report, *instruments])
     artifact = emit(chosen, optimized)
     artifact.report = report
+    again = functools.partial(run_plan, chosen, numerics=numerics, verify=verify, instruments=instruments)
+    artifact.origin = Origin(program, again)
     return artifact
 
 

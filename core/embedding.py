@@ -11,6 +11,8 @@ from typing import Any
 
 from jax.extend import core as jex_core
 
+from .primitives import CALLS
+
 # An argument costs about a third of a microsecond a call; a literal of this size costs nothing that can be measured.
 SMALL_BYTES = 4096
 
@@ -19,9 +21,6 @@ KERNEL_BYTES = 128 << 20
 
 # What may stand between a constant and its convolution: XLA folds these when the constant is a literal.
 _FOLDED = frozenset({"transpose", "reshape", "rev", "convert_element_type", "copy", "squeeze", "expand_dims"})
-
-# Equations with one body, whose inputs are the equation's.
-_CALLS = frozenset({"jit", "closed_call", "eval_jaxpr", "custom_jvp_call", "custom_vjp_call", "remat2", "composite"})
 
 
 def constants_to_embed(program: jex_core.ClosedJaxpr) -> tuple[bool, ...]:
@@ -49,7 +48,7 @@ def _convolution_kernels(jaxpr: jex_core.Jaxpr, positions: Mapping[Any, int]) ->
             found.add(sources[1])
         elif name in _FOLDED and sources[0] is not None:
             known[equation.outvars[0]] = sources[0]
-        elif name in _CALLS:
+        elif name in CALLS:
             for body in jex_core.jaxprs_in_params(equation.params):
                 inner = zip(body.invars, sources, strict=True)
                 found |= _convolution_kernels(body, {var: source for var, source in inner if source is not None})

@@ -8,16 +8,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 
 from ...core.backend import Artifact, Executable
+from ...core.batched import BatchedExecutable, FlatFunction
 from ...core.errors import CompileError, MissingDependencyError, UsageError
 from ...core.files import write_atomically
 from ...core.lowering import export, export_with_trees
 from ...core.program import Program
-from ...core.resident import ResidentFunction
+from ...core.recompilation import SignatureWatch
+from ...core.resident import ResidentFunction, Weights
+from ...core.specialize import specialize
 from ...core.target import Target
 from . import gpu_aot, stages
 from .devices import find_device
+
+_WATCH_HINT = "executable(buckets=(1, 8, 32)) compiles for a few sizes only"
 
 LOCAL_GPU = "gpu"
 """Name of the target that stands for this machine's own GPU."""
@@ -49,14 +55,50 @@ class XlaArtifact(Artifact):
         with open(path, "rb") as file:
             return jax.export.deserialize(bytearray(file.read()))
 
-    def executable(self, **options: Any) -> XlaExecutable:
-        """Compiles for the device at hand; raises `UsageError` where there is none of the target's platform."""
+    def executable(
+        self, *, buckets: int | Sequence[int] | None = None, batch: str | None = None, **options: Any
+    ) -> XlaExecutable | BatchedExecutable:
+        """Compiles for the device at hand.
+
+        Args:
+          buckets: sizes of batches to compile for; a batch of any size is then padded or run in parts. Needs a program
+            with a symbolic dimension, whose rows are computed apart; see `BatchedExecutable`.
+          batch: name of the symbolic dimension that is the batch, where it is not clear.
+
+        Raises:
+          UsageError: there is no device of the target's platform; the program cannot be run in buckets.
+        """
         if options:
             raise UsageError(f"the xla executable has no option {min(options)!r}")
+        if buckets is not None:
+            return self._batched((buckets,) if isinstance(buckets, int) else tuple(buckets), batch)
+        if batch is not None:
+            raise UsageError("batch= says which dimension buckets= is about", hint="give both, or none")
+        return self._plain()
+
+    def _plain(self) -> XlaExecutable:
         program = self.program
         if program.is_symbolic:  # JAX evaluates symbolic sizes inside an exported function only
             program = program.replace(exported=self._lowered_portably())
         return XlaExecutable(program, self.device(), self._embedded(), self.compiler_options)
+
+    def _batched(self, buckets: Sequence[int], batch: str | None) -> BatchedExecutable:
+        if self.origin is None or self.origin.program.level != "jaxpr":
+            raise UsageError("an artifact has buckets when xlapass.compile made it of a traced program")
+        if self.program.input_permutations or self.program.output_permutations:
+            raise UsageError(
+                "an executable with buckets keeps the layout of the interface", hint="leave out io=convert"
+            )
+        origin, weights = self.origin, Weights()
+
+        def compile_at(sizes: Mapping[str, int]) -> FlatFunction:
+            artifact = origin.compile(specialize(origin.program, sizes))
+            assert isinstance(artifact, XlaArtifact)
+            return XlaExecutable(
+                artifact.program, artifact.device(), artifact._embedded(), artifact.compiler_options, weights
+            ).run_flat
+
+        return BatchedExecutable(origin.program, compile_at, self.device(), buckets=buckets, batch=batch)
 
     def device(self) -> jax.Device:
         """The local device of the target's platform."""
@@ -98,7 +140,7 @@ class XlaArtifact(Artifact):
                 raise UsageError(f"there is no stage {name!r} for a GPU", hint=f"one of: {', '.join(texts)}")
             return texts[name]
         return stages.stage_text(
-            self.executable().lowered(),
+            self._plain().lowered(),
             name,
             platform=self.target.platform,
             compiler_options=self.compiler_options,
@@ -158,16 +200,27 @@ class XlaExecutable(Executable):
     """
 
     def __init__(
-        self, program: Program, device: jax.Device, embed: Sequence[bool] | None, options: stages.CompilerOptions
+        self,
+        program: Program,
+        device: jax.Device,
+        embed: Sequence[bool] | None,
+        options: stages.CompilerOptions,
+        weights: Weights | None = None,
     ) -> None:
         self.program = program
         self.device = device
         donated = [i for i, donated in enumerate(program.donated) if donated]
-        self._run = ResidentFunction(program, embed=embed, device=device, donated=donated, compiler_options=options)
+        self._run = ResidentFunction(
+            program, embed=embed, device=device, weights=weights, donated=donated, compiler_options=options
+        )
+        self._watch = SignatureWatch(f"the executable of {program.name}", _WATCH_HINT) if program.is_symbolic else None
 
     def __call__(self, *args: Any) -> Any:
         """Runs on arguments of the traced structure."""
         flat = self.program.flatten_arguments(args)
+        if self._watch is not None:
+            shapes = [list(np.shape(value)) for value in flat]
+            self._watch.saw(dict(zip(self.program.input_names, map(str, shapes), strict=True)))
         return jax.tree_util.tree_unflatten(self.program.out_tree, self.run_flat(flat))
 
     def run_flat(self, flat: Sequence[Any]) -> list[Any]:
