@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .core.backend import Executable as Executable
     from .core.backend import Legality as Legality
     from .core.backend import LegalityTable as LegalityTable
+    from .core.compile_options import CompileOptions as CompileOptions
     from .core.composites import Composite as Composite
     from .core.composites import Kernel as Kernel
     from .core.driver import compile as compile
@@ -69,6 +70,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "core.backend": ("Artifact", "Backend", "Executable", "Legality", "LegalityTable"),
+    "core.compile_options": ("CompileOptions",),
     "core.composites": ("Composite", "Kernel"),
     "core.driver": ("compile", "plan"),
     "core.errors": (
