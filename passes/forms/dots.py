@@ -138,7 +138,7 @@ def _as_matrices(operand: jax.Array, batch: Any, contract: Any) -> tuple[jax.Arr
     return ordered.reshape(count, math.prod(sizes), -1), sizes
 
 
-def _matrix_sizes(signature: Signature) -> tuple[int, int, int, int]:
+def matrix_sizes(signature: Signature) -> tuple[int, int, int, int]:
     """Batch, rows, depth, columns."""
     lhs, rhs = signature.operands
     (lhs_contract, _), (lhs_batch, _) = signature.params["dimension_numbers"]
@@ -212,7 +212,7 @@ def _scattered_elements(signature: Signature) -> int:
 
 
 def _written_applies(signature: Signature) -> str | None:
-    batch, rows, depth, columns = _matrix_sizes(signature)
+    batch, rows, depth, columns = matrix_sizes(signature)
     if batch < LEAST_BATCH:
         return f"{batch} products are fewer than {LEAST_BATCH}"
     if rows == 1:
@@ -220,6 +220,13 @@ def _written_applies(signature: Signature) -> str | None:
     if depth > MOST_DEPTH or rows * columns > MOST_OUTPUTS:
         return f"its products of depth {depth} with {rows * columns} outputs are too large"
     return _why_not_float(signature, integers=True)
+
+
+def _is_accumulated(signature: Signature) -> bool:
+    """Whether it is a product of bfloat16 matrices, and no vectors, that the library adds up in float32 itself."""
+    _, rows, _, columns = matrix_sizes(signature)
+    dtypes = [o.dtype for o in (*signature.operands, *signature.results)]
+    return dtypes == ["bfloat16", "bfloat16", "float32"] and min(rows, columns) > 1
 
 
 def _direct_cost(signature: Signature) -> float:
@@ -231,11 +238,13 @@ def _direct_cost(signature: Signature) -> float:
 
 def _product_cost(signature: Signature) -> float:
     """What the primitive takes besides bringing the batch to the front."""
-    batch, rows, depth, columns = _matrix_sizes(signature)
+    batch, rows, depth, columns = matrix_sizes(signature)
     if batch >= LEAST_BATCH and max(rows, depth, columns) < DOT_MINIMUM:
         odd = all(4 <= side <= 7 for side in (rows, depth, columns))
         product_seconds = SMALL_PRODUCT_SECONDS + SMALL_STEP_SECONDS * rows * depth * columns
         seconds = batch * (ODD_PRODUCT_SECONDS if odd else product_seconds)
+    elif _is_accumulated(signature):
+        return costs.bfloat16_dot(rows, depth, columns, batch)
     else:
         seconds = costs.dot(rows, depth, columns, batch)
     for operand in signature.operands:
@@ -249,18 +258,18 @@ def _batch_first_cost(signature: Signature) -> float:
 
 
 def _widened_cost(signature: Signature) -> float:
-    batch, rows, depth, columns = _matrix_sizes(signature)
+    batch, rows, depth, columns = matrix_sizes(signature)
     conversion = sum(CONVERSION_SECONDS * o.size for o in signature.operands if not o.constant)
     return costs.dot(rows, depth, columns, batch) + conversion
 
 
 def _turned_cost(signature: Signature) -> float:
-    batch, rows, depth, columns = _matrix_sizes(signature)
+    batch, rows, depth, columns = matrix_sizes(signature)
     return costs.dot(rows, depth, columns, batch)
 
 
 def _written_cost(signature: Signature) -> float:
-    batch, rows, depth, columns = _matrix_sizes(signature)
+    batch, rows, depth, columns = matrix_sizes(signature)
     step = SHORT_ROW_SECONDS if columns < SHORT_ROW else LONG_ROW_SECONDS
     return costs.kernel(signature.bytes) + step * batch * rows * depth * columns
 
