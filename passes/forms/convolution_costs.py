@@ -23,6 +23,9 @@ KERNEL_BYTES_PER_SECOND = 15e9
 CACHED_KERNEL_BYTES = 256e3
 """How fast the kernel is brought into the library's own order, at each call; a small one costs nothing."""
 
+TURNED_KERNEL_SECONDS = 1.5e-9
+"""Per element of a kernel whose last two dimensions change places at each call."""
+
 LINE_FLOPS = 180e9
 VOLUME_FLOPS = 45e9
 """1-D and 3-D convolutions, which the library does not take."""
@@ -46,7 +49,15 @@ def direct_seconds(signature: Signature) -> float:
         return outputs * (DEPTHWISE_OUTPUT_SECONDS + shape.taps * DEPTHWISE_TAP_SECONDS)
     if shape.batch_groups > 1:
         return shape.multiply_adds * BATCH_GROUP_TAP_SECONDS
-    return convolution_seconds(shape)
+    return turning_seconds(signature) + convolution_seconds(shape)
+
+
+def turning_seconds(signature: Signature) -> float:
+    """Bringing a kernel that is no constant from ``[..., out, in]``, as gradients have it, to ``[..., in, out]``."""
+    kernel = signature.operands[1]
+    if kernel.constant or signature.params["dimension_numbers"].rhs_spec[0] == len(kernel.shape) - 1:
+        return 0.0
+    return kernel.size * TURNED_KERNEL_SECONDS
 
 
 def convolution_seconds(shape: Geometry, *, rank: int | None = None, groups: int | None = None) -> float:

@@ -18,7 +18,7 @@ PARALLEL_BYTES = 64e3
 CACHE_BYTES_PER_SECOND = 100e9
 """What a fused loop reads and writes while its arrays stay in the cache."""
 
-MEMORY_BYTES_PER_SECOND = 40e9
+MEMORY_BYTES_PER_SECOND = 25e9
 """What a product streams through that does not stay in the cache, such as weights."""
 
 VECTOR_FLOPS = 150e9

@@ -12,8 +12,9 @@ from jax import lax
 
 from ...core.forms import Form, Signature
 from . import costs
-from .convolution_costs import padding_seconds
+from .convolution_costs import padding_seconds, turning_seconds
 from .geometry import (
+    Geometry,
     accumulation_dtype,
     balanced,
     channels_last,
@@ -30,6 +31,12 @@ from .products import product
 
 COPY_BYTES = 32.0
 """Writing one element of a patch: XLA copies patches in short runs, which is slower than a loop."""
+
+MOVED_KERNEL_SECONDS = 0.4e-9
+"""Moving one element of a kernel behind its taps, where that is not done once and for all."""
+
+TURNED_PRODUCT_SECONDS = 1e-9
+"""Turning over and adding up one element of the products."""
 
 MAX_TAPS = 128
 """More slices than this take long to compile and are better left to the primitive."""
@@ -59,6 +66,30 @@ def shifted_product(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
     rows = channels_last(lhs, params).reshape(-1, shape.in_features)
     kernel = jnp.moveaxis(kernel_last(rhs, params), -2, 0).reshape(shape.in_features, -1)
     products = product(rows, kernel, ((1,), (0,)), dtype=dtype, precision=params["precision"])
+    return _added_up(products, shape, lhs, params)
+
+
+def kernel_product(lhs: jax.Array, rhs: jax.Array, **params: Any) -> jax.Array:
+    """The same with a kernel stored as ``[*kernel, out, in]``, by ``[taps * out, in] @ [in, positions]``.
+
+    The gradient of a convolution with respect to its image has such a kernel. All other forms turn it over first; here
+    it is the products that are turned, and they are fewer where images are small and features many.
+    """
+    shape = geometry(lhs.shape, rhs.shape, params)
+    rows = channels_last(lhs, params).reshape(-1, shape.in_features)
+    kernel = rhs.reshape(-1, shape.in_features)
+    dtype = accumulation_dtype(lhs, params)
+    products = product(kernel, rows, ((1,), (1,)), dtype=dtype, precision=_swapped(params["precision"]))
+    return _added_up(products.T, shape, lhs, params)
+
+
+def _swapped(precision: Any) -> Any:
+    """The precisions of the operands, in their new order."""
+    return precision[::-1] if isinstance(precision, tuple) else precision
+
+
+def _added_up(products: jax.Array, shape: Geometry, lhs: jax.Array, params: Any) -> jax.Array:
+    """The result from ``[positions, taps * out]``, the products of each image position with all taps."""
     products = pad_image(products.reshape(shape.batch, *shape.image, -1), shape.padding)
     terms = []
     for index, tap in enumerate(itertools.product(*map(range, shape.kernel))):
@@ -85,24 +116,44 @@ def _shifts_apply(signature: Signature) -> str | None:
     return _patches_apply(signature)
 
 
+def _kernel_applies(signature: Signature) -> str | None:
+    shape = signature_geometry(signature)
+    out, depth, *spatial = signature.params["dimension_numbers"].rhs_spec
+    if (*spatial, out, depth) != tuple(range(shape.rank + 2)):
+        return "its kernel does not have the output features before the input features"
+    if signature.operands[1].constant:
+        return "its kernel is a constant, which is turned over once"
+    return _shifts_apply(signature)
+
+
 def _patches_cost(signature: Signature) -> float:
     shape = signature_geometry(signature)
     depth = shape.taps * shape.in_features
     seconds = costs.loop(COPY_BYTES * shape.out_positions * depth) + padding_seconds(shape)
-    return seconds + costs.dot(shape.out_positions, depth, shape.out_features)
+    return seconds + turning_seconds(signature) + costs.dot(shape.out_positions, depth, shape.out_features)
 
 
 def _shifts_cost(signature: Signature) -> float:
     shape = signature_geometry(signature)
     width = shape.taps * shape.out_features
-    seconds = costs.dot(shape.in_positions, shape.in_features, width)
+    seconds = turning_seconds(signature) + costs.dot(shape.in_positions, shape.in_features, width)
+    if not signature.operands[1].constant:
+        seconds += MOVED_KERNEL_SECONDS * signature.operands[1].size
     if any(map(any, shape.padding)):
         seconds += costs.loop(16.0 * shape.in_positions * width)
     seconds += costs.loop(8.0 * shape.out_positions * (width + shape.out_features))
     return seconds
 
 
+def _kernel_cost(signature: Signature) -> float:
+    shape = signature_geometry(signature)
+    width = shape.taps * shape.out_features
+    products = costs.dot(width, shape.in_features, shape.in_positions)
+    return products + TURNED_PRODUCT_SECONDS * shape.in_positions * width
+
+
 FORMS = (
     Form("patch-product", "conv_general_dilated", patch_product, _patches_apply, _patches_cost),
     Form("shifted-product", "conv_general_dilated", shifted_product, _shifts_apply, _shifts_cost),
+    Form("kernel-product", "conv_general_dilated", kernel_product, _kernel_applies, _kernel_cost),
 )

@@ -18,10 +18,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ...core.forms import Form, Signature
 from . import costs
+from .convolution_costs import turning_seconds
 from .geometry import (
     Geometry,
     channels_last,
@@ -38,11 +40,14 @@ from .products import product
 PIECE_BYTES = 2**23
 """An image whose transforms take more than this is done in pieces, which stay in the cache and share their memory."""
 
+PLANE_BYTES_PER_SECOND = 15e9
+"""Writing the transform of a kernel that is no constant, into memory that may be new."""
+
 A, B = 2 / 3, 3 / 2
 A2, B2 = A * A, B * B
 """Interpolation points of the larger algorithm, besides 0, -A, -B and infinity; their product is 1."""
 
-Mix = Callable[[list[jax.Array]], list[jax.Array]]
+Mix = Callable[[list[Any]], list[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,10 +202,12 @@ def _transform_image(algorithm: Algorithm, image: jax.Array, rows: int, columns:
 
 
 def _transform_kernel(algorithm: Algorithm, kernel: jax.Array) -> jax.Array:
-    """``[3, 3, in, out]`` to ``[planes, in, out]``: G g G'."""
-    mixed = algorithm.mix_kernel([kernel[i] for i in range(3)])
-    both = [algorithm.mix_kernel([row[j] for j in range(3)]) for row in mixed]
-    return jnp.stack([plane for row in both for plane in row])
+    """``[3, 3, in, out]`` to ``[planes, in, out]``: G g G', as one product with the nine taps."""
+    rows = np.stack(algorithm.mix_kernel(list(np.eye(3))))
+    both = jnp.asarray(np.kron(rows, rows), kernel.dtype)
+    taps = kernel.reshape(9, -1)
+    planes = product(both, taps, ((1,), (0,)), dtype=kernel.dtype, precision=lax.Precision.HIGHEST)
+    return planes.reshape(algorithm.inputs**2, *kernel.shape[2:])
 
 
 def _transform_result(algorithm: Algorithm, products: jax.Array, batch: int, rows: int, columns: int) -> jax.Array:
@@ -232,9 +239,9 @@ def _cost(algorithm: Algorithm, signature: Signature) -> float:
     image, result = (4.0 * planes * tiles * features for features in (shape.in_features, shape.out_features))
     passes = algorithm.input_passes * image + algorithm.result_passes * result
     seconds = costs.loop(passes) + 4 * costs.KERNEL_SECONDS
-    seconds += costs.dot(tiles, shape.in_features, shape.out_features, planes)
+    seconds += turning_seconds(signature) + costs.dot(tiles, shape.in_features, shape.out_features, planes)
     if not signature.operands[1].constant:
-        seconds += costs.loop(6.0 * planes * shape.in_features * shape.out_features)
+        seconds += 4.0 * planes * shape.in_features * shape.out_features / PLANE_BYTES_PER_SECOND
     return seconds
 
 

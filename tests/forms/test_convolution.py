@@ -46,7 +46,7 @@ def convolutions(draw: Any, rank: int, kind: str) -> tuple[Any, Any, dict[str, A
     image = per_dim(1, {1: 12, 2: 7, 3: 4}[rank])
     kernel = draw(st.sampled_from([(1,) * rank, (3,) * rank, None])) or per_dim(1, 4)
     dtype = draw(st.sampled_from([jnp.float32, jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32]))
-    lhs_spec, rhs_spec, out_spec = draw(st.sampled_from([CANONICAL[rank], None])) or (
+    lhs_spec, rhs_spec, out_spec = draw(st.sampled_from([CANONICAL[rank], IMAGE_GRADIENT[rank], None])) or (
         tuple(draw(st.permutations(range(rank + 2)))) for _ in range(3)
     )
     options = {
@@ -71,6 +71,9 @@ def convolutions(draw: Any, rank: int, kind: str) -> tuple[Any, Any, dict[str, A
 CANONICAL = {
     rank: ((0, rank + 1, *range(1, rank + 1)), (rank + 1, rank, *range(rank)), (0, rank + 1, *range(1, rank + 1)))
     for rank in (1, 2, 3)
+}
+IMAGE_GRADIENT = {
+    rank: (image, (rank, rank + 1, *range(rank)), result) for rank, (image, _, result) in CANONICAL.items()
 }
 
 
@@ -141,6 +144,9 @@ EXAMPLES = {
     "weight gradient, depthwise": ("position-product", (4, 8, 8, 6), (4, 8, 8, 6), {
         "window_strides": ONE, "padding": [(1, 1), (1, 1)], "batch_group_count": 6,
         "dimension_numbers": lax.ConvDimensionNumbers((3, 0, 1, 2), (3, 0, 1, 2), (2, 3, 0, 1))}),
+    "image gradient": ("kernel-product", (2, 4, 3, 5), (3, 3, 4, 5), {
+        "window_strides": ONE, "padding": [(1, 1), (2, 0)],
+        "dimension_numbers": lax.ConvDimensionNumbers((0, 3, 1, 2), (2, 3, 0, 1), (0, 3, 1, 2))}),
     "channels first": ("channels-last", (1, 4, 6, 6), (5, 4, 3, 3), {"window_strides": ONE, "padding": "SAME",
                                                                     "dimension_numbers": NCHW}),
 }  # fmt: skip
