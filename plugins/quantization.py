@@ -12,7 +12,10 @@ _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dea
 def _text(layout: str, *steps: str) -> str:
     """The float pipeline of a backend in that layout, then ``steps``, then what every backend ends with."""
     front = f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to={layout}}},fuse,phase(optimize),{_CLEAN_UP}"
-    return ",".join([front, *steps, _CLEAN_UP, "phase(legalize),phase(finish)"])
+    return ",".join([front, *steps, "phase(legalize),phase(finish)"])
+
+
+_TFLITE = ("fake-quantize", "lower-composites{keep=tflite.*+quant.*}", "legalize-tflite", _CLEAN_UP)
 
 
 @hookimpl
@@ -20,6 +23,9 @@ def xlapass_passes() -> Mapping[str, Entry]:
     """The passes of the package `xlapass.passes.quantize`."""
     return {
         "quantize": Entry("xlapass.passes.quantize.pass_:Quantize", "products and convolutions in small integers"),
+        "fake-quantize": Entry(
+            "xlapass.backends.tflite.quantize:FakeQuantize", "quantizers as TFLite's converters read them"
+        ),
     }
 
 
@@ -36,6 +42,7 @@ def xlapass_composites() -> Mapping[str, Entry]:
     return {
         "xlapass.quantize": Entry(f"{here}.composites:QUANTIZE", "floats to small integers"),
         "xlapass.dequantize": Entry(f"{here}.composites:DEQUANTIZE", "small integers to the floats they stand for"),
+        "xlapass.dynamic_range": Entry(f"{here}.dynamic:DYNAMIC_RANGE", "a value whose range the runtime measures"),
         "xlapass.dynamic_dot": Entry(f"{here}.dynamic:DYNAMIC_DOT", "a product whose range is measured at run time"),
     }
 
@@ -45,15 +52,27 @@ def xlapass_pipelines() -> Mapping[str, NamedPipeline]:
     """Pipelines whose products are integer kernels."""
     return {
         "onnx-int8": NamedPipeline(
-            _text("nchw", "quantize{target=onnx}"),
+            _text("nchw", "quantize{target=onnx}", _CLEAN_UP),
             backend="onnx{integer-kernels=true}",
             target="onnx",
             summary="int8 for ONNX Runtime, with ranges from calibration data",
         ),
         "onnx-dynamic": NamedPipeline(
-            _text("nchw", "quantize{target=onnx,scheme=dynamic}"),
+            _text("nchw", "quantize{target=onnx,scheme=dynamic}", _CLEAN_UP),
             backend="onnx{integer-kernels=true}",
             target="onnx",
             summary="int8 for ONNX Runtime, with ranges measured at run time",
+        ),
+        "mobile": NamedPipeline(
+            _text("nhwc", "quantize{target=tflite}", *_TFLITE),
+            backend="tflite{integer-kernels=true}",
+            target="tflite",
+            summary="int8 for phones, by LiteRT, with ranges from calibration data",
+        ),
+        "edge": NamedPipeline(
+            _text("nhwc", "quantize{target=tflite,scheme=dynamic}", *_TFLITE),
+            backend="tflite{integer-kernels=true}",
+            target="tflite",
+            summary="int8 for small machines, by LiteRT, with ranges measured at run time",
         ),
     }

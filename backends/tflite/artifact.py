@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -9,9 +10,10 @@ from typing import Any, ClassVar
 from ...core.backend import Artifact
 from ...core.errors import UsageError
 from ...core.files import write_atomically
+from ...core.kernel_report import KernelReport
 from ...core.options import suggestion
 from ...core.program import Program
-from . import runtime
+from . import quantize, runtime
 from .interface import Interface
 from .making import Made
 from .places import PLACES, PlaceReport, check_for
@@ -57,13 +59,19 @@ class TfliteArtifact(Artifact):
     def description(self) -> ModelReport:
         """Operations and their kernels, which of them XNNPACK takes, sizes, memory and work."""
         interpreter = runtime.load_interpreter(self.model, num_threads=1)
-        return describe(self.model, runtime.delegated(interpreter))
+        products = self.kernels if quantize.is_quantized(self.program.jaxpr.jaxpr) else None
+        return describe(self.model, runtime.delegated(interpreter), products)
 
     def check_for(self, place: str) -> PlaceReport:
         """What of the file would not run in ``place``: ``edgetpu`` or ``micro``."""
         if place not in PLACES:
             raise UsageError(f"a TFLite file cannot be checked for {place!r}", hint=suggestion(place, PLACES))
         return check_for(self.model, place)
+
+    @functools.cached_property
+    def kernels(self) -> KernelReport:
+        """Which products are integer kernels."""
+        return quantize.kernel_report(self.model)
 
     def stage(self, name: str) -> str:
         """The text of ``jaxpr``."""

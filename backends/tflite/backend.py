@@ -23,6 +23,7 @@ class TfliteBackend(Backend):
       engine: the converter: litert-converter, or TensorFlow's; ``auto`` takes the first that is installed.
       python: interpreter of an environment that has the converter, where this one has not.
       verify: whether the file is run against JAX before it is written.
+      integer_kernels: whether it is an error when a product of constant weights is no integer kernel in the file.
       timeout: seconds after which a conversion is given up.
       memory: bytes of address space that a conversion may take; 0 for no limit.
       input_names: names of the inputs, in place of those from the argument's structure.
@@ -38,6 +39,7 @@ class TfliteBackend(Backend):
     engine: Literal["auto", "litert", "tensorflow"] = "auto"
     python: str = ""
     verify: bool = True
+    integer_kernels: bool = False
     timeout: int = 600
     memory: int = 0
     input_names: tuple[str, ...] = ()
@@ -60,7 +62,10 @@ class TfliteBackend(Backend):
         self.legality(target).require(at_some_sizes(program), self.name)
         interface = interface_of(program, self.input_names, self.output_names, self.signature)
         maker = Maker(engine, self.python, self.timeout, self.memory)
-        return TfliteArtifact(program, interface, maker.make(program, interface, verify=self.verify))
+        artifact = TfliteArtifact(program, interface, maker.make(program, interface, verify=self.verify))
+        if self.integer_kernels:
+            artifact.kernels.require_integers()
+        return artifact
 
     def legality(self, target: Target) -> LegalityTable:
         """What both converters take after legalization."""

@@ -16,6 +16,7 @@ from ...core.program import Program
 from ...core.stablehlo import parse
 from .engines import Engine
 from .process import Worker
+from .quantize import is_quantized
 from .worker.serve import MODEL, MODULE
 
 
@@ -45,6 +46,7 @@ def convert(program: Program, engine: Engine, worker: Worker) -> Converted:
         "input_types": _types(program.in_avals),
         "output_types": _types(program.out_avals),
         "symbolic": program.is_symbolic,
+        "quantized": is_quantized(program.jaxpr.jaxpr),
     }
 
     def collect(folder: Path, reply: Mapping[str, Any]) -> Converted:

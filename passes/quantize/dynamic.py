@@ -29,3 +29,7 @@ def _dynamic_dot(x: jax.Array, w: jax.Array, scale: jax.Array) -> jax.Array:
 
 DYNAMIC_DOT = Composite("xlapass.dynamic_dot", _dynamic_dot)
 """``DYNAMIC_DOT(x, w, scale)``."""
+
+
+DYNAMIC_RANGE = Composite("xlapass.dynamic_range", lambda x: jnp.asarray(x) + 0.0)
+"""Marks an activation whose range the runtime is to measure."""

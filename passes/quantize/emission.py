@@ -15,9 +15,9 @@ from ...core.graph import Graph
 from ...core.node import Node, Value
 from ..composites.hard_swish import RELU6
 from ..fold_constants import as_constants
-from .arithmetic import Parameters, quantize_array
+from .arithmetic import Parameters, dequantize_array, quantize_array
 from .composites import DEQUANTIZE, QUANTIZE, dequantized, parameters_of
-from .dynamic import DYNAMIC_DOT
+from .dynamic import DYNAMIC_DOT, DYNAMIC_RANGE
 from .operations import Activation, Operation, free_axes, source
 from .placement import Placement
 from .tables import Scheme, Table
@@ -139,11 +139,11 @@ class Emission:
     # -- products ----------------------------------------------------------------------------------------------------
 
     def _is_dynamic(self, operation: Operation) -> bool:
-        return self.scheme == "dynamic" and operation.kind == "dot" and self.table.name != "tflite"
+        return self.scheme == "dynamic" and operation.kind == "dot" and not self.table.marks_dynamic
 
     def _product(self, operation: Operation) -> Value:
         form = _convolution_form(operation, self.table) if operation.kind == "conv" else _dot_form(operation)
-        scale = self._input_scale(operation) if self.table.quantized_bias else None
+        scale = self._input_scale(operation)
         p = self._weight_parameters(form)
         if scale is not None and not p.group:
             p = room_for_bias(p, scale, operation.bias)
@@ -151,13 +151,20 @@ class Emission:
         constants = [numbers, p.scale, p.zero_point]
         bias = None
         if operation.bias is not None and scale is not None and not p.group:
-            bias = bias_parameters(p, scale)
-            constants += [quantize_bias(operation.bias, bias), bias.scale, bias.zero_point]
+            steps = bias_parameters(p, scale)
+            numbers = quantize_bias(operation.bias, steps)
+            if self.table.quantized_bias:
+                bias = steps
+                constants += [numbers, bias.scale, bias.zero_point]
+            else:
+                constants.append(dequantize_array(numbers, steps))
         elif operation.bias is not None:
             constants.append(operation.bias)
         out = self._output_parameters(operation)
+        marks, pairs = self.scheme == "dynamic", self.table.pairs
 
         def product(x: Any, w: Any, scale: Any, zero_point: Any, *rest: Any) -> Any:
+            x = DYNAMIC_RANGE(x) if marks else x
             y = form.apply(x, DEQUANTIZE(w, scale, zero_point, **p.attributes()))
             if rest:
                 b = rest[0] if bias is None else DEQUANTIZE(*rest, **bias.attributes())
@@ -165,8 +172,10 @@ class Emission:
             y = _activated(y, operation.activation)
             if out is None:
                 return form.finish(y)
-            numbers = form.finish(QUANTIZE(y, out.scale, out.zero_point, **out.attributes()))
-            return DEQUANTIZE(numbers, out.scale, out.zero_point, **out.attributes())
+            numbers = QUANTIZE(y, out.scale, out.zero_point, **out.attributes())
+            numbers = numbers if pairs else form.finish(numbers)
+            y = DEQUANTIZE(numbers, out.scale, out.zero_point, **out.attributes())
+            return form.finish(y) if pairs else y
 
         x = operation.node.inputs[operation.operands[0]]
         values = as_constants(self.graph, constants, [None] * len(constants))

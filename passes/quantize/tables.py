@@ -37,8 +37,9 @@ class Table:
       elementwise: the operations beside products that have integer kernels.
       shared_scale: those of which operands and result must have the same scale.
       fixed: operations whose result has a scale and zero point (of int8) that the runtime prescribes.
-      quantized_bias: whether biases are written as int32; else the runtime quantizes them itself.
-      rescales: whether one array of integers may be read with two scales.
+      quantized_bias: whether biases are written as int32; else as the floats of which the runtime makes these.
+      pairs: whether quantizing and dequantizing must stand together, with nothing but one scale between them.
+      marks_dynamic: whether dynamic ranges are left to the runtime, which is told of them; else products do it.
       kernel_order: whether the weights of convolutions must be in the order output, input, window.
       arithmetic: ``"kernels"`` where the runtime finds its integer kernels by the quantizers; ``"float"`` where
         quantized values are computed with in float; ``"integer"`` where products of integers are written out.
@@ -56,9 +57,15 @@ class Table:
     shared_scale: frozenset[str] = frozenset()
     fixed: Mapping[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
     quantized_bias: bool = True
-    rescales: bool = True
+    pairs: bool = False
+    marks_dynamic: bool = False
     kernel_order: bool = False
     arithmetic: Literal["kernels", "float", "integer"] = "kernels"
+
+    @property
+    def rescales(self) -> bool:
+        """Whether one array of integers may be read with two scales."""
+        return not self.pairs
 
 
 def _is_transposed(node: Node) -> bool:
@@ -105,7 +112,8 @@ TFLITE = Table(
     shared_scale=frozenset({"concatenate"}),
     fixed={"softmax": (1 / 256, -128), "logistic": (1 / 256, -128), "tanh": (1 / 128, 0)},
     quantized_bias=False,
-    rescales=False,
+    pairs=True,
+    marks_dynamic=True,
 )
 
 TABLES = {table.name: table for table in (SIMULATED, XLA, ONNX, TFLITE)}

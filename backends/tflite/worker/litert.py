@@ -15,7 +15,8 @@ def run(folder: Path, request: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Args:
       folder: holds the module, and gets the model.
-      request: ``input_types`` and ``output_types`` have an entry for each; ``symbolic``: whether sizes are unknown.
+      request: ``input_types`` and ``output_types`` have an entry for each; ``symbolic``: whether sizes are unknown;
+        ``quantized``: whether there are quantizers, which say which kernels compute with integers.
 
     Returns:
       ``version``: of the converter.
@@ -36,6 +37,7 @@ def run(folder: Path, request: Mapping[str, Any]) -> Mapping[str, Any]:
         config = api.ConvertToTFLConfig()
         config.canonicalizing_inf_as_min_max_float = False  # else -inf would become a finite number
         config.unsafe_fuse_dynamic_shaped_broadcast = request["symbolic"]  # else unknown sizes prevent every fusion
+        config.strict_qdq_mode = request["quantized"]
         api.run_convert_to_tfl_passes(module, passmanager.PassManager(), config)
         outline_loops(module)
         (folder / MODEL).write_bytes(api.export_flatbuffer_to_bytes(module.operation))

@@ -51,5 +51,6 @@ def run(folder: Path, request: Mapping[str, Any]) -> Mapping[str, Any]:
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
         converter.canonicalizing_inf_as_min_max_float = False  # else -inf would become a finite number
         converter._experimental_unsafe_fuse_dynamic_shaped_broadcast = request["symbolic"]
+        converter._experimental_strict_qdq = request["quantized"]
         (folder / MODEL).write_bytes(converter.convert())
     return {"version": tf.__version__}
