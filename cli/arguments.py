@@ -44,6 +44,7 @@ MODEL is an ordinary Python file that defines
 
     model            a function, a Flax nnx or Equinox module, a Flax linen (module, variables), or an xlapass.Program
     example_inputs   a tuple with one entry per argument, or a function that returns one
+    calibration_data for int8: an iterable of such tuples, a function that returns one, or a path
 
 or an importable package.module:NAME.
 """
@@ -291,6 +292,12 @@ def _add_model(parser: Parser, optional: bool = False) -> None:
         action="append",
         default=[],
         help="dynamic sizes of example_inputs, such as 'batch, ...': once for all arrays, or once for each argument",
+    )
+    group.add_argument(
+        "--calibrate",
+        metavar="PATH",
+        help="typical inputs in place of calibration_data, for int8: an .npz or .npy file, a folder of such, or a "
+        "calibration file (.json)",
     )
 
 

@@ -123,10 +123,10 @@ def _pipeline_for(device: str | None, registry: Registry) -> str:
     """The pipeline when none is named: the first whose usual target is of the same platform as the device asked for."""
     from ..core.driver import load_target
 
-    if device is None:
-        return DEFAULT_PIPELINE
-    platform = load_target(device, registry).platform
     names = registry.names("pipeline")
+    if device is None or device in names:
+        return device or DEFAULT_PIPELINE
+    platform = load_target(device, registry).platform
     targets = {name: registry.find("pipeline", name).entry.target for name in names}
     usable = [name for name in names if targets[name] in registry.names("target")]
     return next((n for n in usable if load_target(targets[n], registry).platform == platform), DEFAULT_PIPELINE)
@@ -139,7 +139,18 @@ def load_program(args: argparse.Namespace, terminal: Terminal) -> Program:
     with terminal.progress(f"loading {args.model}"), terminal.user_output():
         loaded = load_model(args.model, args.entry)
         terminal.say_progress(f"tracing {loaded.entry}")
-        return trace_model(loaded, args.input, args.dynamic)
+        program = trace_model(loaded, args.input, args.dynamic)
+    return program if args.calibrate is None else program.replace(calibration=_calibration(args.calibrate))
+
+
+def _calibration(path: str) -> str:
+    """The place of calibration data, or of a calibration file that is there already."""
+    if not Path(path).exists():
+        raise UsageError(
+            f"there is no file or folder {path!r} to calibrate with",
+            hint="name an .npz or .npy file, a folder of such, or a calibration file (.json)",
+        )
+    return path
 
 
 def checked_choice(text: str, choices: Sequence[Choice], option: str) -> Choice:

@@ -133,7 +133,7 @@ def compile(
     """
     tuning = tuning_of(tune, tune_budget, tune_file)
     chosen = plan(pipeline, backend=backend, target=target, registry=registry, tune=tuning)
-    if tuning is not None:
+    if tuning is not None or calibration_data is not None:
         instruments = [*instruments, ProgressLine()]
     program = as_program(model, example_args, params=params, dynamic=dynamic, donate_argnums=donate_argnums)
     if calibration_data is not None:

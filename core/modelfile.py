@@ -26,6 +26,8 @@ from .tracing import trace
 
 DEFAULT_ENTRY = "model"
 EXAMPLES = "example_inputs"
+CALIBRATION = "calibration_data"
+"""Typical inputs, for passes that measure the ranges of values; see `Program.calibration`."""
 
 SHORT_DTYPES = {
     "f16": "float16",
@@ -52,12 +54,14 @@ class Model:
       example_args: the example arguments, or None when none are defined.
       source: how the user called the place, for messages.
       entry: name of the variable.
+      calibration: typical inputs, as the place defines them, or None.
     """
 
     model: Any
     example_args: tuple[Any, ...] | None
     source: str
     entry: str
+    calibration: Any = None
 
 
 def load_model(reference: str, entry: str | None = None) -> Model:
@@ -80,7 +84,7 @@ def load_model(reference: str, entry: str | None = None) -> Model:
     module = _run_file(place) if _is_path(place) else _import_module(place)
     model = _find(module, entry, place)
     _require_model(model, entry, place)
-    return Model(model, _example_args(module, place), place, entry)
+    return Model(model, _example_args(module, place), place, entry, getattr(module, CALIBRATION, None))
 
 
 def trace_model(loaded: Model, inputs: Sequence[str] = (), dynamic: Sequence[str] = ()) -> Program:
@@ -96,8 +100,12 @@ def trace_model(loaded: Model, inputs: Sequence[str] = (), dynamic: Sequence[str
       UsageError: no inputs, or they do not fit the model's parameters.
       UserCodeError: the model raised.
     """
-    if isinstance(loaded.model, Program):
-        return _given_program(loaded, [*inputs, *dynamic])
+    program = _given_program(loaded, [*inputs, *dynamic]) if isinstance(loaded.model, Program) else None
+    program = program or _traced(loaded, inputs, dynamic)
+    return program if loaded.calibration is None else program.replace(calibration=loaded.calibration)
+
+
+def _traced(loaded: Model, inputs: Sequence[str], dynamic: Sequence[str]) -> Program:
     args = parse_inputs(inputs) if inputs else loaded.example_args
     if args is None:
         args = _no_arguments(loaded)

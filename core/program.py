@@ -43,8 +43,8 @@ class Program:
       compiler_options: XLA options that suit the program; those that the user asks for come before them.
       numerics: the loosest change of results that the passes in ``history`` declared.
       traced: the program before any pass, for backends that check what they make against it.
-      calibration: typical inputs, or where they are, in a form that passes such as `quantize` understand: an iterable of
-        argument tuples, a function that returns one, or a path.
+      calibration: typical inputs, for passes that measure ranges: an iterable of argument tuples, a function that returns
+        one, or a path.
     """
 
     jaxpr: jex_core.ClosedJaxpr

@@ -45,7 +45,8 @@ def _fake_quant(x: jax.Array, *, scale: Any, zero_point: Any = None, narrow_rang
     low = np.float32(-127 if narrow_range else -128)
     reciprocal = (1 / steps.astype(np.float64)).astype(np.float32)
     numbers = jax.lax.round(x * reciprocal, jax.lax.RoundingMethod.TO_NEAREST_EVEN) + zero
-    return (jnp.clip(numbers, low, np.float32(127)) - zero) * steps
+    rounded: jax.Array = (jnp.clip(numbers, low, np.float32(127)) - zero) * steps
+    return rounded
 
 
 FAKE_QUANT = Composite(NAME, _fake_quant)

@@ -13,14 +13,15 @@ TEXT_WIDTH = 48
 
 
 def progress_bar(done: int, total: int, what: str) -> str:
-    """``tuning ━━━━────  3/6  conv_general_dilated(...``."""
+    """``tuning ━━━━────  3/6  conv_general_dilated(...``; of ``doing: what``, ``doing`` in the place of tuning."""
+    doing, _, what = what.rpartition(": ")
     filled = round(BAR_WIDTH * done / max(total, 1))
     shown = what if len(what) <= TEXT_WIDTH else what[: TEXT_WIDTH - 3] + "..."
-    return f"tuning {'━' * filled}{'─' * (BAR_WIDTH - filled)} {done}/{total}  {shown}".rstrip()
+    return f"{doing or 'tuning'} {'━' * filled}{'─' * (BAR_WIDTH - filled)} {done}/{total}  {shown}".rstrip()
 
 
 class ProgressLine(Instrument):
-    """Shows the progress of tuning on stderr, where that is a terminal; removes it at the end."""
+    """Shows the progress of long passes on stderr, where that is a terminal; removes it at the end."""
 
     def __init__(self) -> None:
         self._width = 0

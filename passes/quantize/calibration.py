@@ -120,8 +120,8 @@ class Tap:
     channel_axis: int | None = None
 
 
-Progress = Callable[[int, int | None], None]
-"""Called after every batch with how many are done, and how many there are, if that is known."""
+Progress = Callable[[int], None]
+"""Called after every batch with how many are done."""
 
 
 def calibrate(
@@ -132,7 +132,6 @@ def calibrate(
     into: Calibration | None = None,
     path: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-    total: int | None = None,
 ) -> Calibration:
     """Runs a program on typical inputs and observes the values of ``taps``.
 
@@ -143,7 +142,6 @@ def calibrate(
       into: a calibration to go on with; as many batches as it has seen already are skipped.
       path: where to save the calibration, now and then and at the end.
       progress: told of every batch.
-      total: number of batches, if it is known.
 
     Raises:
       UsageError: a value is NaN or infinite; the message names it.
@@ -162,7 +160,7 @@ def calibrate(
         if path is not None and number % SAVED_EVERY == 0:
             calibration.save(path)
         if progress is not None:
-            progress(number, total)
+            progress(number)
     calibration.complete = True
     if path is not None:
         calibration.save(path)

@@ -21,7 +21,6 @@ from .emission import Emission, WeightOptions
 from .observers import Method, Range
 from .operations import source
 from .placement import Placement, place
-from .progress import bar
 from .tables import Scheme, Table, table_for
 from .weights import WeightObserver
 
@@ -82,7 +81,7 @@ class Quantize(Pass):
         details: dict[str, Any] = {"operations": self._described(placement)}
         if not placement.operations:
             return PassResult(program, False, details=details)
-        parameters = self.parameters(program, placement, table)
+        parameters = self.parameters(program, placement, table, context)
         Emission(graph, placement, table, self.scheme, parameters, self.weight_options()).run()
         closed = graph.to_closed()
         return PassResult(program.replace(jaxpr=closed, provenance=graph.made_by), True, details=details)
@@ -92,19 +91,21 @@ class Quantize(Pass):
         group = self.group or (DEFAULT_GROUP if self.bits == 4 else 0)
         return WeightOptions(f"int{self.bits}", group, self.per_channel, self.weights)
 
-    def parameters(self, program: Program, placement: Placement, table: Table) -> dict[str, Parameters]:
+    def parameters(
+        self, program: Program, placement: Placement, table: Table, context: PassContext
+    ) -> dict[str, Parameters]:
         """Those of every value that is quantized, by name."""
         taps = placement.taps()
         if not taps:
             return {}
-        calibration = self.calibrated(program, placement)
+        calibration = self.calibrated(program, placement, context)
         share = self.percentile
         ranges = {tap.name: calibration.range_of(tap.name, self.observer, percentile=share) for tap in taps}
         _share(ranges, placement, table)
         found = {name: asymmetric(*ends, table.activations) for name, ends in ranges.items()}
         return found | _prescribed(placement, table)
 
-    def calibrated(self, program: Program, placement: Placement) -> Calibration:
+    def calibrated(self, program: Program, placement: Placement, context: PassContext) -> Calibration:
         """What is known of the tapped values: from the file, or else from the program's calibration data."""
         taps = placement.taps()
         path = self.calibration or _file_among(program.calibration)
@@ -118,8 +119,11 @@ class Quantize(Pass):
         if missing or known.complete:
             known = Calibration(ranges=known.ranges)  # made for other values: it cannot be gone on with
         batches, total = flat_batches(data, program)
-        with bar(f"calibrating {program.name}", total) as progress:
-            found = calibrate(program, taps, batches, into=known, path=path or None, progress=progress, total=total)
+
+        def progress(done: int) -> None:
+            context.report_progress(done, total or done + 1, f"calibrating: {program.name}")
+
+        found = calibrate(program, taps, batches, into=known, path=path or None, progress=progress)
         if found.batches == 0:
             raise UsageError(f"the calibration data of {program.name} are empty", hint="give at least one batch")
         return found
