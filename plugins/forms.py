@@ -9,9 +9,12 @@ from ..core.plugins import Entry, PhasePasses, hookimpl
 
 @hookimpl
 def xlapass_passes() -> Mapping[str, Entry]:
-    """The pass that puts forms in the place of operations, and the one that measures them."""
+    """The passes that put other operations in the place of slow ones, and the one that measures them."""
     return {
         "tune": Entry("xlapass.passes.tune:Tune", "measure forms on this machine, for select-forms"),
+        "partial-sort": Entry(
+            "xlapass.passes.partial_sort:PartialSort", "sorts of which little is read find just that"
+        ),
         "select-forms": Entry("xlapass.passes.select_forms:SelectForms", "say slow operations in a faster way"),
     }
 
@@ -33,4 +36,4 @@ def xlapass_forms() -> Mapping[str, Entry]:
 @hookimpl
 def xlapass_phases() -> Sequence[PhasePasses]:
     """Forms by the cost model; `tune` replaces its estimates by measurements."""
-    return [PhasePasses("legalize", "select-forms", pipelines=("cpu",))]
+    return [PhasePasses("legalize", "partial-sort,select-forms", pipelines=("cpu",))]
