@@ -152,7 +152,7 @@ def _dot_weights(node: Node) -> tuple[int, dict[int, int]]:
     return index, axes
 
 
-def _scale(array: Array, factor: Array, divide: bool) -> Array | None:
+def scaled_array(array: Array, factor: Array, divide: bool) -> Array | None:
     """Weights times a factor, or divided by it, rounded once; None where they would overflow."""
     largest = max(abs(float(array.max(initial=0))), abs(float(array.min(initial=0))))
     with np.errstate(all="ignore"):
@@ -177,7 +177,7 @@ def _scaled_weights(match: Match) -> tuple[int, Array] | str:
     factor = along(factor, weights.axes, array.ndim)
     if factor is None:
         return "the factor varies along more than the channels"
-    scaled = _scale(array, factor, match.root.name == "div")
+    scaled = scaled_array(array, factor, match.root.name == "div")
     return (weights.index, scaled) if scaled is not None else "the weights would overflow"
 
 
@@ -188,7 +188,7 @@ Plan = Callable[[], Value]
 """Builds the replacement of a match."""
 
 
-def _planned(plan: Callable[[Match], Plan | str]) -> tuple[Build, Check]:
+def planned(plan: Callable[[Match], Plan | str]) -> tuple[Build, Check]:
     """A check that makes the plan, or says why there is none, and the replacement that carries it out."""
 
     def check(match: Match) -> str | None:
@@ -201,7 +201,8 @@ def _planned(plan: Callable[[Match], Plan | str]) -> tuple[Build, Check]:
     return Build(lambda match: match["plan"]()), check
 
 
-def _constant(match: Match, array: Array) -> Value:
+def new_constant(match: Match, array: Array) -> Value:
+    """``array`` as a constant of the program that is rewritten."""
     return as_constants(match.graph, [array], [None])[0]
 
 
@@ -215,13 +216,13 @@ def _product_with(match: Match, index: int, array: Array) -> Value:
     """The product with another operand, widened as it was."""
     node, widened = match["linear"], match.bindings.get("widened")
     inputs = list(node.inputs)
-    inputs[index] = _constant(match, array)
+    inputs[index] = new_constant(match, array)
     product = match.like(node, *inputs)
     return product if widened is None else match.like(widened, product)
 
 
 def _plus(match: Match, value: Value, bias: Array) -> Value:
-    return match.trace(operator.add, value, _constant(match, bias))
+    return match.trace(operator.add, value, new_constant(match, bias))
 
 
 def _scale_product(match: Match) -> Plan | str:
@@ -307,10 +308,10 @@ def _scale_input(match: Match) -> Plan | str:
     channels = _channels_before(match)
     if isinstance(channels, str):
         return channels
-    kernel = _scale(match.root.inputs[1].numpy(), channels, match["before"].name == "div")
+    kernel = scaled_array(match.root.inputs[1].numpy(), channels, match["before"].name == "div")
     if kernel is None:
         return "the weights would overflow"
-    return lambda: match.like(match.root, match["x"], _constant(match, kernel))
+    return lambda: match.like(match.root, match["x"], new_constant(match, kernel))
 
 
 def _shift_input(match: Match) -> Plan | str:
@@ -344,10 +345,10 @@ _moved = Op(("add", "sub"), (x, c), name="before")
 NUMERICS = FoldBatchNorm.numerics
 
 RULES = [
-    Rule("scale-weights", Op(("mul", "div"), (_linear, c)), *_planned(_scale_product), NUMERICS),
-    Rule("scale-biased", Op(("mul", "div"), (_shifted, c)), *_planned(_scale_sum), NUMERICS),
-    Rule("merge-biases", Op(("add", "sub"), (_shifted, c)), *_planned(_merge_biases), NUMERICS),
-    Rule("no-bias", Op(("add", "sub"), (_linear, c)), *_planned(_add_nothing), NUMERICS),
-    Rule("scale-before", Op(CONVOLUTION, (_scaled, var("w"))), *_planned(_scale_input), NUMERICS),
-    Rule("shift-before", Op(CONVOLUTION, (_moved, var("w"))), *_planned(_shift_input), NUMERICS),
+    Rule("scale-weights", Op(("mul", "div"), (_linear, c)), *planned(_scale_product), NUMERICS),
+    Rule("scale-biased", Op(("mul", "div"), (_shifted, c)), *planned(_scale_sum), NUMERICS),
+    Rule("merge-biases", Op(("add", "sub"), (_shifted, c)), *planned(_merge_biases), NUMERICS),
+    Rule("no-bias", Op(("add", "sub"), (_linear, c)), *planned(_add_nothing), NUMERICS),
+    Rule("scale-before", Op(CONVOLUTION, (_scaled, var("w"))), *planned(_scale_input), NUMERICS),
+    Rule("shift-before", Op(CONVOLUTION, (_moved, var("w"))), *planned(_shift_input), NUMERICS),
 ]

@@ -21,6 +21,9 @@ def xlapass_passes() -> Mapping[str, Entry]:
         "fold-batch-norm": Entry(
             "xlapass.passes.fold_batch_norm:FoldBatchNorm", "scale and shift into the weights before them"
         ),
+        "merge-scales": Entry(
+            "xlapass.passes.merge_scales:MergeScales", "constant scales and shifts together, and into the weights after"
+        ),
         "layout": Entry("xlapass.passes.layout:Layout", "channels-last or channels-first, for the whole program"),
         "mlir": Entry("xlapass.passes.mlir:Mlir", "MLIR passes at the StableHLO level"),
     }
