@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ...core.composites import Composite
+from ...core.composites import Composite, Kernel, attributes_of
+from ...core.node import Node
 from ...core.patterns import Pattern, op, var
 from ...core.rewrite import Match, Rule
+from ...core.target import Target
 from .spelling import about, cube, half_of, outlined, over, product, square
 
 SQRT_TWO = math.sqrt(2)
@@ -80,6 +82,27 @@ GELU = Composite(
     ),
 )
 """``GELU(x, approximate=...)``."""
+
+
+def _gelu_by_erf(x: jax.Array, *, approximate: bool) -> jax.Array:
+    """The exact GELU by ``erf``, whose series XLA:CPU runs in a third of the time that ``erfc`` takes.
+
+    Where ``x`` is far below zero ``1 + erf`` cancels: the result has then the same absolute error as for ``x`` of the
+    same magnitude above zero, 4e-7, and no longer the same relative one.
+    """
+    return 0.5 * x * (1 + lax.erf(x * (1 / SQRT_TWO)))
+
+
+def _why_not_by_erf(node: Node, target: Target) -> str | None:
+    if attributes_of(node)["approximate"]:
+        return "XLA's tanh is fast"
+    if node.inputs[0].dtype != jnp.float32:
+        return f"1 + erf would lose too much in {node.inputs[0].dtype}"
+    return None
+
+
+GELU_ON_CPU = Kernel(_gelu_by_erf, _why_not_by_erf)
+"""For XLA:CPU."""
 
 _QUICK = Composite("xlapass.quick_gelu", quick_gelu)
 _scaled = _x * about(SIGMOID_SLOPE)

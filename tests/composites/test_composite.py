@@ -149,12 +149,12 @@ class TestLowering:
             seen.append(approximate)
             return x
 
-        entries = {"xlapass.gelu/cpu": Entry(Kernel(kernel))}
+        entries = {"xlapass.gelu/cuda": Entry(Kernel(kernel))}
         run(
             "lower-composites",
             trace(lambda a: GELU(GELU(a, approximate=True), approximate=False), X),
             entries,
-            target=CPU,
+            target=GPU,
         )
         assert sorted(seen) == [False, True]
 

@@ -10,10 +10,12 @@ from jax import lax
 from support import operations
 from xlapass.core.composites import attributes_of
 from xlapass.core.graph import Graph
+from xlapass.core.target import Target
 from xlapass.core.tracing import trace
 from xlapass.passes.composites.gelu import GELU, gelu
 from xlapass.testing import assert_equal_results, program_text
 
+CPU = Target("cpu", "cpu")
 X = jnp.linspace(-4.0, 4.0, 24).reshape(4, 6)
 SQRT_2 = 2**0.5
 C = (2 / jnp.pi) ** 0.5
@@ -126,3 +128,19 @@ def test_the_decomposition_is_that_of_jax(approximate):
     want = jax.nn.gelu(x, approximate=approximate)
     np.testing.assert_allclose(gelu(x, approximate=approximate), want, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(GELU(x, approximate=approximate), want, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_on_the_cpu_the_exact_one_is_written_with_erf(run, dtype):
+    x = jnp.linspace(-12, 12, 2001, dtype=dtype)
+    optimized = run("inline,fuse{with-kernel=true},lower-composites", trace(EXACT["jax.nn"], x), target=CPU)
+    names = {eqn.primitive.name for eqn in optimized.jaxpr.eqns}
+    assert ("erf" in names, "erfc" in names) == ((True, False) if dtype == "float32" else (False, True))
+    if dtype == "float32":
+        np.testing.assert_allclose(optimized(x), jax.nn.gelu(x, approximate=False), rtol=2e-7, atol=1e-6)
+
+
+def test_on_the_cpu_special_values_are_kept(run):
+    x = jnp.array([0.0, -0.0, jnp.inf, -jnp.inf, jnp.nan])
+    optimized = run("inline,fuse{with-kernel=true},lower-composites", trace(EXACT["jax.nn"], x), target=CPU)
+    np.testing.assert_array_equal(optimized(x), jax.nn.gelu(x, approximate=False))
