@@ -282,7 +282,9 @@ def scaling(node: Node) -> tuple[Value, float] | None:
         return None
     for value, other in pairs:
         number = scalar_of(other)
-        if number is not None and np.isfinite(number) and number > 0 and value.shape == node.outputs[0].shape:
+        if number is None or np.iscomplexobj(number):
+            continue
+        if np.isfinite(number) and number > 0 and value.shape == node.outputs[0].shape:
             return value, float(number) if node.name == "mul" else 1 / float(number)
     return None
 
