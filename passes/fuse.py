@@ -21,11 +21,13 @@ class Fuse(RewritePass):
 
     Attributes:
       with_kernel: only composites for which a plugin brings a kernel on the target's platform.
+      of: only these composites, by name, as far as plugins bring them; empty means all.
     """
 
     name: ClassVar[str] = "fuse"
 
     with_kernel: bool = False
+    of: tuple[str, ...] = ()
 
     @classmethod
     def own_rules(cls) -> Sequence[Rule]:
@@ -41,9 +43,12 @@ class Fuse(RewritePass):
 
     def rules(self, context: PassContext) -> list[Rule]:
         """The rules of this run; none are loaded where a kernel is asked for and no plugin brings one."""
-        if not self.with_kernel:
+        if not self.with_kernel and not self.of:
             return super().rules(context)
-        wanted = kernel_names(context.registry, context.target.platform) if context.target is not None else set()
+        wanted = set(self.of)
+        if self.with_kernel:
+            having = kernel_names(context.registry, context.target.platform) if context.target is not None else set()
+            wanted = having & wanted if self.of else having
         if not wanted:
             return []
         of_wanted = [c.rules for name, c in composites(context.registry).items() if name in wanted]

@@ -8,9 +8,12 @@ from ..core.plugins import Entry, NamedPipeline, hookimpl
 from ..core.target import Target
 
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
+#: What works along an axis is recognised before transposes move, and stops those that would spread from a
+#: convolution into a whole transformer; what works on elements lets them pass, and is recognised behind them.
+_ALONG_AXES = "fuse{of=xlapass.layer_norm+xlapass.rms_norm+xlapass.attention}"
 _TEXT = (
-    f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to=nchw}},fuse,phase(optimize),{_CLEAN_UP},"
-    "phase(legalize),phase(finish)"
+    f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),{_ALONG_AXES},layout{{to=nchw}},fuse,phase(optimize),"
+    f"{_CLEAN_UP},phase(legalize),phase(finish)"
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from . import kernels
+from . import exact, kernels
 from .registry import Refusal
 
 _T = ir.DataType
@@ -131,6 +131,9 @@ class Builder:
                     used[k] = self._widen(op_type, used[k], own, through)
         key = _key(domain, op_type, used, n, attributes)
         values = self._lookup(key) if key is not None else None
+        if values is None and through == _T.INT64 and kernel != exact.SMALL and not domain:
+            replaced = exact.emit(self, op_type, used, attributes)
+            values = None if replaced is None else (replaced,)
         if values is None:
             values = self._emit(domain, op_type, used, n, attributes, [t or through for t in targets])
             if key is not None:

@@ -29,6 +29,12 @@ _MOVES = _F | _INTS | _BOOL | {_T.BFLOAT16}
 
 _REDUCTION = _F | _WIDE
 _EXTREMUM = _F | _WIDE | _EIGHT | _BOOL
+
+#: Types computed in another one than the next wider that has a kernel: here the reduction of int64 is the slow one.
+_THROUGH: dict[tuple[str, ir.DataType], ir.DataType] = {
+    ("ReduceMax", _T.UINT32): _T.DOUBLE,
+    ("ReduceMin", _T.UINT32): _T.DOUBLE,
+}
 _ARITHMETIC = _F | _INTS
 _MIN_MAX = _F | _WIDE | _EIGHT | {_T.UINT32, _T.UINT64}
 
@@ -126,6 +132,8 @@ def carrier(op: str, dtype: ir.DataType) -> ir.DataType | None:
     """The element type in which an operator is computed for ``dtype``: itself, a wider one, or None."""
     if takes(op, dtype):
         return dtype
+    if (op, dtype) in _THROUGH:
+        return _THROUGH[op, dtype]
     for wider in _WIDER.get(dtype, ()):
         if takes(op, wider):
             return wider

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from . import dims
 from .context import Context
 from .dims import Dim, Shape
+from .exact import SMALL
 from .registry import Refusal
 
 _BINARY = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul"}
@@ -83,7 +84,7 @@ def _walk(ctx: Context, node: ast.expr) -> ir.Value:
             # ONNX integer division truncates; taking the remainder off first makes it exact for either sign.
             return ctx.op("Div", ctx.op("Sub", a, ctx.op("Mod", a, b)), b)
         case ast.Call(func=ast.Name(id="max"), args=[x, y]):
-            return ctx.op("Max", _walk(ctx, x), _walk(ctx, y))
+            return ctx.op("Max", _walk(ctx, x), _walk(ctx, y), kernel=SMALL)
         case ast.Call(func=ast.Name(id="min"), args=[x, y]):
-            return ctx.op("Min", _walk(ctx, x), _walk(ctx, y))
+            return ctx.op("Min", _walk(ctx, x), _walk(ctx, y), kernel=SMALL)
     raise Refusal(f"unknown dimension expression {ast.unparse(node)}")

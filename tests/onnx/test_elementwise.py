@@ -93,6 +93,24 @@ def test_shifts(agrees, name, data, dtype, shape):
     agrees(getattr(lax, name), integers(data.draw, shape, dtype), y)
 
 
+@FEW
+@given(data=st.data(), dtype=st.sampled_from([*INTEGERS, np.int64, np.uint64]))
+def test_integers_over_their_whole_range(agrees, data, dtype):
+    """The runtime's own kernels compare words of int64, and add and multiply integers in float64."""
+    x, y = (integers(data.draw, (3, 5), dtype) for _ in range(2))
+
+    def fn(a, b):
+        return (
+            lax.rem(a, b), lax.max(a, b), lax.min(a, b), lax.clamp(b, a, b[::-1]), lax.sign(a),
+            *(op(a, axis) for op in (jnp.max, jnp.min) for axis in (0, 1, None)),
+            *(op(a, axis, dtype=a.dtype) for op in (jnp.sum, jnp.prod) for axis in (0, 1, None)),
+            lax.cummax(a, 1), lax.cumsum(a, 0), jnp.argmax(a, 1), jnp.sort(a, 0), a @ b.T,
+        )  # fmt: skip
+
+    with jax.enable_x64(np.dtype(dtype).itemsize == 8):
+        agrees(fn, x, y)
+
+
 UNARY = [
     "exp", "log", "sqrt", "rsqrt", "sin", "cos", "tan", "tanh", "sinh", "cosh", "asin", "acos", "atan", "asinh",
     "acosh", "atanh", "logistic", "erf", "erfc", "erf_inv", "floor", "ceil", "exp2", "log1p", "expm1", "cbrt",

@@ -47,7 +47,7 @@ def attention(
     batch = "".join(sorted(set(terms[0]) - set("1hgqkde")))
     sizes = _sizes(terms, (q, k, v))
     in_rows = all(_is_in_rows(ctx, x, term, batch) for x, term in zip((q, k, v), terms, strict=False))
-    groups = [(batch, "q", "hgd"), (batch, "k", "hd"), (batch, "k", "he")]
+    groups: list[tuple[str, ...]] = [(batch, "q", "hgd"), (batch, "k", "hd"), (batch, "k", "he")]
     if not in_rows:
         groups = [(batch, "hg", "q", "d"), (batch, "h", "k", "d"), (batch, "h", "k", "e")]
     inputs = [_placed(ctx, x, t, g) for x, t, g in zip((q, k, v), terms, groups, strict=False)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -48,11 +50,12 @@ def join(ctx: Context, eqn: Any, re: Operand, im: Operand | None) -> Operand:
         result = ctx.result(value, eqn.aval, re.held)
         ctx.remember(value, "complex", re, (re, None))
         return result
+    re, im = (dataclasses.replace(v, shape=tuple(eqn.aval.shape)) for v in (re, im))  # a scalar stands for all
     held = dims.broadcast(re.held, im.held)
     if re.held == im.held:
         result = _pair(ctx, eqn, ctx.value(re), ctx.value(im), held)
     else:
-        result = _pair(ctx, eqn, ctx.full(re), ctx.full(im), re.shape or im.shape)
+        result = _pair(ctx, eqn, ctx.full(re), ctx.full(im), re.shape)
     ctx.remember(result.value, "complex", re, (re, im))
     return result
 
@@ -87,8 +90,13 @@ def divide(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
 
 
 def modulus(ctx: Context, eqn: Any, x: Operand) -> Operand:
-    """|a+bi|; parts beyond the square root of the largest float overflow."""
-    return ctx.result(ctx.op("ReduceL2", ctx.value(x), ctx.ints(-1), keepdims=0, typed=(0,)), eqn.aval, x.held)
+    """|a+bi|, the parts scaled by the larger one so that squares neither overflow nor vanish."""
+    parts, limits = ctx.op("Abs", ctx.value(x)), np.finfo(_real(x.dtype))
+    scale = ctx.op("ReduceMax", parts, ctx.ints(-1), keepdims=1, typed=(0,))
+    scale = ctx.op("Clip", scale, ctx.const(limits.tiny), ctx.const(limits.max))
+    size = ctx.op("ReduceL2", ctx.op("Div", parts, scale), ctx.ints(-1), keepdims=1, typed=(0,))
+    value = ctx.op("Squeeze", ctx.op("Mul", size, scale), ctx.ints(-1), typed=(0,))
+    return ctx.result(value, eqn.aval, x.held)
 
 
 def equal(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
@@ -152,6 +160,42 @@ def _rotate(z: Any) -> Any:
     return lax.complex(-lax.imag(z), lax.real(z))
 
 
+def _log1p(z: Any) -> Any:
+    x, y = lax.real(z), lax.imag(z)
+    return lax.complex(0.5 * lax.log1p(x * (2 + x) + y * y), lax.atan2(y, 1 + x))
+
+
+def _asinh(z: Any) -> Any:
+    """Odd, so that the logarithm is taken where nothing cancels."""
+    left = (lax.real(z) < 0) | ((lax.real(z) == 0) & (lax.imag(z) < 0))
+    right = jnp.where(left, -z, z)
+    value = _log1p(right + right * right / (1 + _sqrt(1 + right * right)))
+    return jnp.where(left, -value, value)
+
+
+def _acosh(z: Any) -> Any:
+    return _log(z + _sqrt(z + 1) * _sqrt(z - 1))
+
+
+def _atanh(z: Any) -> Any:
+    return 0.5 * (_log1p(z) - _log1p(-z))
+
+
+def _turned_back(function: Any) -> Any:
+    """``-i f(iz)``: asin from asinh, atan from atanh."""
+
+    def of(z: Any) -> Any:
+        value = function(_rotate(z))
+        return lax.complex(lax.imag(value), -lax.real(value))
+
+    return of
+
+
+def _sign(z: Any) -> Any:
+    size = lax.abs(z)
+    return jnp.where(size == 0, 0, z / jnp.where(size == 0, 1, size))
+
+
 #: Primitive -> plain JAX form on complex arrays.
 FUNCTIONS: dict[str, Any] = {
     "exp": _exp,
@@ -167,5 +211,13 @@ FUNCTIONS: dict[str, Any] = {
     "cosh": lambda z: lax.complex(
         lax.cosh(lax.real(z)) * lax.cos(lax.imag(z)), lax.sinh(lax.real(z)) * lax.sin(lax.imag(z))
     ),
+    "asinh": _asinh,
+    "acosh": _acosh,
+    "atanh": _atanh,
+    "asin": _turned_back(_asinh),
+    "acos": lambda z: math.pi / 2 - _turned_back(_asinh)(z),
+    "atan": _turned_back(_atanh),
+    "sign": _sign,
+    "rsqrt": lambda z: 1 / _sqrt(z),
     "logistic": lambda z: 1 / (1 + _exp(-z)),
 }

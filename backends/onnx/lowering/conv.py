@@ -210,6 +210,25 @@ class _Convolution:
         return self.ctx.full(self.ctx.trace_and_lower(products, self.x, self.w)[0])
 
 
+def with_bias(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand | None:
+    """A convolution that is used once, plus one known number for each feature: the operator's third input."""
+    for k, (a, b) in enumerate(((x, y), (y, x))):
+        if b.const is None or not is_float(b.dtype) or len(ctx.uses.get(eqn.invars[k], ())) != 1:
+            continue
+        made = ctx.origin(a.value)
+        moved, perm = (made[1], made[2]) if made is not None and made[0] == "Transpose" else (a, range(a.rank))
+        node = None if moved.value is None else moved.value.producer()
+        if node is None or node.op_type not in ("Conv", "ConvTranspose") or len(node.inputs) != 2:
+            continue
+        features = [size if perm[axis] == 1 else 1 for axis, size in enumerate(a.shape)]
+        if moved.is_full and list(b.padded) == features:
+            attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+            inputs = (*node.inputs, ctx.const(np.reshape(b.const, -1)))
+            biased = ctx.result(ctx.op(node.op_type, *inputs, **attributes), typed(moved.shape, moved.dtype))
+            return permute(ctx, biased, tuple(perm))
+    return None
+
+
 def _complex(ctx: Context, eqn: Any, x: Operand, w: Operand) -> Operand:
     """Four real convolutions."""
     names = (

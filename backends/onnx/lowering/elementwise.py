@@ -12,6 +12,7 @@ from ..context import Context
 from ..operand import Bounds, Operand, constant, is_bool, is_complex, is_float, is_integer, is_unsigned
 from ..registry import Refusal, lowers
 from . import decompositions
+from .conv import with_bias
 from .quantize import biased_convolution, pooled_mean
 from .shape import reshape_to, typed
 
@@ -55,9 +56,10 @@ def add(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     for a, b in ((x, y), (y, x)):
         if is_integer(eqn.aval.dtype) and is_scalar(b, 0) and a.shape == tuple(eqn.aval.shape):
             return a
-    fused = _linear(ctx, eqn, x, y) or biased_convolution(ctx, eqn, x, y) or _before_split(ctx, eqn, x, y)
-    if fused is not None:
-        return fused
+    for fuse in (_linear, biased_convolution, with_bias, _before_split):
+        fused = fuse(ctx, eqn, x, y)
+        if fused is not None:
+            return fused
     pair = _both(x, y)
     bounds = fits(eqn.aval.dtype, (pair[0][0] + pair[1][0], pair[0][1] + pair[1][1])) if pair else None
     result = emit(ctx, eqn, "Add", x, y, bounds=bounds)
@@ -168,8 +170,19 @@ def _mean(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand | None:
 def rem(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
     real_only(eqn, x)
     if is_integer(eqn.aval.dtype):
-        return _integer_division(ctx, eqn, "Mod", x, y, fmod=1)
+        return _remainder(ctx, eqn, x, y)
     return emit(ctx, eqn, "Mod", x, y, fmod=1)
+
+
+def _remainder(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
+    """Mod with fmod=1 goes through float64, exact up to 32 bits only; Mod of unsigned integers is exact as it is."""
+    if is_unsigned(x.dtype):
+        return _integer_division(ctx, eqn, "Mod", x, y)
+    if np.dtype(x.dtype).itemsize < 8:
+        return _integer_division(ctx, eqn, "Mod", x, y, fmod=1)
+    quotient = _integer_division(ctx, eqn, "Div", x, y)
+    product = ctx.op("Mul", ctx.value(quotient), ctx.value(y))
+    return ctx.result(ctx.op("Sub", ctx.value(x), product), eqn.aval, dims.broadcast(x.held, quotient.held, y.held))
 
 
 def _integer_division(ctx: Context, eqn: Any, op_type: str, x: Operand, y: Operand, **attributes: Any) -> Operand:
@@ -293,7 +306,10 @@ def absolute(ctx: Context, eqn: Any, x: Operand) -> Operand:
 
 @lowers("sign")
 def sign(ctx: Context, eqn: Any, x: Operand) -> Operand:
-    real_only(eqn, x)
+    if is_complex(x.dtype):
+        from .unary import of_complex
+
+        return of_complex(ctx, eqn, x)
     if not is_float(x.dtype):
         return emit(ctx, eqn, "Sign", x, bounds=(-1, 1))
     return emit(ctx, eqn, "Sign", x)

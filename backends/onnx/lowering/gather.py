@@ -10,6 +10,7 @@ import onnx_ir as ir
 from .. import dims
 from ..context import Context
 from ..dims import Dim
+from ..exact import kernel_for
 from ..operand import Operand, inner_shape, is_bool, is_complex, is_float, is_key, is_unsigned
 from ..registry import Refusal, lowers
 from .shape import permute, reshape_to, slice_axes, typed
@@ -46,9 +47,10 @@ def within(x: Operand, low: Dim, high: Dim) -> bool:
 
 def limit(ctx: Context, value: ir.Value, low: Dim, high: Dim) -> ir.Value:
     """An int64 value clamped to [low, high]."""
+    kernel = kernel_for(value)
     if isinstance(low, int) and isinstance(high, int):
-        return ctx.op("Clip", value, ctx.const(np.int64(low)), ctx.const(np.int64(max(high, low))), typed=(0, 1, 2))
-    return ctx.op("Max", ctx.op("Min", value, ctx.dim_scalar(high)), ctx.dim_scalar(low))
+        return ctx.op("Clip", value, ctx.const(np.int64(low)), ctx.const(np.int64(max(high, low))), kernel=kernel)
+    return ctx.op("Max", ctx.op("Min", value, ctx.dim_scalar(high), kernel=kernel), ctx.dim_scalar(low), kernel=kernel)
 
 
 @lowers("dynamic_slice")
@@ -307,7 +309,9 @@ class IndexGrid:
             if len(highs) == 1:
                 safe = limit(ctx, starts, low, highs[0])
             else:
-                safe = ctx.op("Max", ctx.op("Min", starts, ctx.shape(highs)), ctx.const(np.int64(0)))
+                kernel = kernel_for(starts)
+                safe = ctx.op("Min", starts, ctx.shape(highs), kernel=kernel)
+                safe = ctx.op("Max", safe, ctx.const(np.int64(0)), kernel=kernel)
             if mode == "fill":
                 same = ctx.op("Equal", safe, starts, to=_T.BOOL)
                 valid = ctx.op("ReduceMin", same, ctx.ints(-1), keepdims=0, typed=(0,))

@@ -29,18 +29,55 @@ def reduce_sum(ctx: Context, eqn: Any, x: Operand) -> Operand:
             value = ctx.op("ReduceSum", ctx.full(x), ctx.ints(*axes), keepdims=0, typed=(0,))
             return ctx.result(value, eqn.aval)
         return ctx.trace_and_lower(lambda a: _fold(a, axes, lambda p, q: p * q), x)[0]
+    if not is_float(x.dtype):
+        return _integer_sum(ctx, eqn, x) if eqn.primitive == "reduce_sum" else _integer_product(ctx, eqn, x)
     op_type = "ReduceSum" if eqn.primitive == "reduce_sum" else "ReduceProd"
     value = ctx.op(op_type, ctx.full(x), ctx.ints(*axes), keepdims=0, typed=(0,))
-    if op_type == "ReduceSum" and is_float(x.dtype):
+    if op_type == "ReduceSum":
         ctx.remember(value, "ReduceSum", x, axes)
-    bounds = None
-    if op_type == "ReduceSum" and x.bounds is not None and is_integer(x.dtype):
-        count = dims.size(tuple(x.shape[k] for k in axes))
-        if isinstance(count, int):
-            low, high = count * x.bounds[0], count * x.bounds[1]
-            info = np.iinfo(np.dtype(x.dtype))
-            bounds = (low, high) if info.min <= low and high <= info.max else None
-    return ctx.result(value, eqn.aval, bounds=bounds)
+    return ctx.result(value, eqn.aval)
+
+
+#: The kernels add integers in float64, which is exact up to here.
+_EXACT_SUM = 2**53
+
+
+def _integer_sum(ctx: Context, eqn: Any, x: Operand) -> Operand:
+    """A sum that wraps around: by ReduceSum where that is exact, else as a product with ones."""
+    axes, dtype = eqn.params["axes"], np.dtype(x.dtype)
+    count = dims.size(tuple(x.shape[k] for k in axes))
+    info = np.iinfo(dtype)
+    low, high = x.bounds if x.bounds is not None else (info.min, info.max)
+    many = count if isinstance(count, int) else 1 << (52 - min(info.bits, 32))
+    low, high = many * low, many * high
+    if isinstance(count, int) and info.min <= low and high <= info.max and max(-low, high) <= _EXACT_SUM:
+        value = ctx.op("ReduceSum", ctx.full(x), ctx.ints(*axes), keepdims=0, typed=(0,))
+        return ctx.result(value, eqn.aval, bounds=(min(low, 0), max(high, 0)))
+    if max(-low, high) <= _EXACT_SUM:
+        wide = ctx.build.cast(ctx.full(x), _T.INT64)
+        value = ctx.op("ReduceSum", wide, ctx.ints(*axes), keepdims=0, typed=(0,))
+        return ctx.result(ctx.build.cast(value, stored_type(dtype)), eqn.aval)
+    kept = [k for k in range(x.rank) if k not in axes]
+
+    def product(a: Any) -> Any:
+        rows = lax.transpose(a, (*kept, *axes)).reshape(*(a.shape[k] for k in kept), count)
+        return lax.dot(rows, lax.full((count,), 1, dtype))
+
+    return ctx.trace_and_lower(product, x)[0]
+
+
+def _integer_product(ctx: Context, eqn: Any, x: Operand) -> Operand:
+    """A product that wraps around: ReduceProd goes through float64, so the factors are multiplied pair by pair."""
+    axes = eqn.params["axes"]
+    if all(isinstance(x.shape[k], int) for k in axes):
+        return ctx.trace_and_lower(lambda a: halving(a, axes, lax.mul, np.array(1, x.dtype)), x)[0]
+    kept = [k for k in range(x.rank) if k not in axes]
+
+    def scanned(a: Any) -> Any:
+        rows = lax.transpose(a, (*axes, *kept)).reshape(-1, *(a.shape[k] for k in kept))
+        return lax.scan(lambda total, row: (total * row, None), lax.full(rows.shape[1:], 1, a.dtype), rows)[0]
+
+    return ctx.trace_and_lower(scanned, x)[0]
 
 
 def _fold(a: Any, axes: Any, combine: Any) -> Any:
@@ -62,6 +99,8 @@ def reduce_max(ctx: Context, eqn: Any, x: Operand) -> Operand:
         held = tuple(d for k, d in enumerate(x.padded) if k not in eqn.params["axes"])
         moved = ctx.reheld(x, held)
         return Operand(tuple(eqn.aval.shape), x.dtype, held, moved.value, moved.const, x.bounds)
+    if any(d == 0 for d in x.shape if isinstance(d, int)):
+        return _of_nothing(eqn, x)
     op_type = _EXTREMUM[eqn.primitive]
     full = ctx.full(x)
     axes_value = ctx.ints(*eqn.params["axes"])
@@ -71,6 +110,18 @@ def reduce_max(ctx: Context, eqn: Any, x: Operand) -> Operand:
         nan = ctx.op("ReduceMax", nan, axes_value, keepdims=0, typed=(0,), kernel="ReduceMax")
         value = ctx.op("Where", nan, ctx.const(np.nan, x.dtype), value, typed=(1, 2))
     return ctx.result(value, eqn.aval, bounds=x.bounds)
+
+
+def _of_nothing(eqn: Any, x: Operand) -> Operand:
+    """The extremum over no elements, for which the kernels have no value."""
+    dtype, is_max = np.dtype(x.dtype), eqn.primitive == "reduce_max"
+    if is_bool(dtype):
+        worst: Any = not is_max
+    elif is_integer(dtype):
+        worst = np.iinfo(dtype).min if is_max else np.iinfo(dtype).max
+    else:
+        worst = -np.inf if is_max else np.inf
+    return constant(np.asarray(worst, dtype), tuple(eqn.aval.shape))
 
 
 #: What may stand between a maximum and its subtraction in a softmax.

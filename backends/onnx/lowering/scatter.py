@@ -50,13 +50,19 @@ def scatter(ctx: Context, eqn: Any, x: Operand, indices: Operand, updates: Opera
 
 
 def _complex(ctx: Context, eqn: Any, x: Operand, indices: Operand, updates: Operand, reduction: str) -> Operand:
-    """Sets, sums: both parts separately."""
+    """Sets, sums: both parts separately. Products at distinct places: with an array of factors, ones elsewhere."""
     from jax import lax
 
-    if reduction not in ("none", "add"):
-        raise Refusal(f"{eqn.primitive} of complex numbers has no ONNX form here")
-    function = lax.scatter if reduction == "none" else lax.scatter_add
     numbers, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
+    if reduction == "mul" and eqn.params["unique_indices"]:
+
+        def multiply(a: Any, i: Any, u: Any) -> Any:
+            return a * lax.scatter(lax.full_like(a, 1), i, u, numbers, mode=mode)
+
+        return ctx.trace_and_lower(multiply, x, indices, updates)[0]
+    if reduction not in ("none", "add", "sub"):
+        raise Refusal(f"{eqn.primitive} of complex numbers has no ONNX form here")
+    function = {"none": lax.scatter, "add": lax.scatter_add, "sub": lax.scatter_sub}[reduction]
 
     def apply(a: Any, i: Any, u: Any) -> Any:
         return lax.complex(

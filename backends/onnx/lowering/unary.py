@@ -46,7 +46,7 @@ _NOT_DOUBLE = {
 @lowers(*_EVERY_FLOAT, note="complex by decomposition")
 def elementary(ctx: Context, eqn: Any, x: Operand) -> Operand:
     if is_complex(x.dtype):
-        return _complex(ctx, eqn, x)
+        return of_complex(ctx, eqn, x)
     if eqn.primitive == "logistic" and np.dtype(x.dtype) == np.float64:
         return ctx.trace_and_lower(decompositions.logistic, x)[0]
     return emit(ctx, eqn, _EVERY_FLOAT[eqn.primitive], x)
@@ -55,13 +55,13 @@ def elementary(ctx: Context, eqn: Any, x: Operand) -> Operand:
 @lowers(*_NOT_DOUBLE, note="float64 by decomposition, to about 1e-15")
 def elementary_not_double(ctx: Context, eqn: Any, x: Operand) -> Operand:
     if is_complex(x.dtype):
-        return _complex(ctx, eqn, x)
+        return of_complex(ctx, eqn, x)
     if np.dtype(x.dtype) == np.float64:
         return ctx.trace_and_lower(getattr(decompositions, eqn.primitive), x)[0]
     return emit(ctx, eqn, _NOT_DOUBLE[eqn.primitive], x)
 
 
-def _complex(ctx: Context, eqn: Any, x: Operand) -> Operand:
+def of_complex(ctx: Context, eqn: Any, x: Operand) -> Operand:
     from . import complex as pairs
 
     function = pairs.FUNCTIONS.get(eqn.primitive)
@@ -72,7 +72,8 @@ def _complex(ctx: Context, eqn: Any, x: Operand) -> Operand:
 
 @lowers("rsqrt")
 def rsqrt(ctx: Context, eqn: Any, x: Operand) -> Operand:
-    real_only(eqn, x)
+    if is_complex(x.dtype):
+        return of_complex(ctx, eqn, x)
     value = ctx.op("Reciprocal", ctx.op("Sqrt", ctx.value(x)))
     return ctx.result(value, eqn.aval, x.held)
 
