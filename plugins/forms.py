@@ -28,6 +28,7 @@ def xlapass_forms() -> Mapping[str, Entry]:
         "pooling-gradient": Entry("xlapass.passes.forms.pooling_gradient:FORMS", "derivatives of max pooling"),
         "dots": Entry("xlapass.passes.forms.dots:FORMS", "matrix products"),
         "top-k": Entry("xlapass.passes.forms.top_k:FORMS", "the largest few of short rows"),
+        "sorting": Entry("xlapass.passes.forms.sorting:FORMS", "sorts of floats"),
         "extrema": Entry("xlapass.passes.forms.extrema:FORMS", "argmax and argmin"),
         "cumulative": Entry("xlapass.passes.forms.cumulative:FORMS", "cumulative sums, products and extremes"),
     }
