@@ -11,6 +11,7 @@ from ...core.precision import Candidate
 from ...core.target import Target
 from ..forms import costs
 from ..forms.dots import matrix_sizes
+from .operands import lies_across
 
 PROPERTY = "bfloat16_products"
 """Property of a target: whether its CPU multiplies bfloat16 in vectors; without it, this machine is asked."""
@@ -42,6 +43,8 @@ def why_slower(candidate: Candidate) -> str | None:
     batch, rows, depth, columns = matrix_sizes(signature)
     if min(rows, columns) < LEAST_ROWS:
         return f"it has {min(rows, columns)} rows or columns, fewer than {LEAST_ROWS}"
+    if lies_across(candidate.node):
+        return "its first operand lies across, and XLA:CPU multiplies it in float32"
     casts = sum(signature.operands[i].size / candidate.sharing.get(i, 1) for i in candidate.runtime_casts)
     before = costs.dot(rows, depth, columns, batch)
     after = costs.bfloat16_dot(rows, depth, columns, batch) + CAST_SECONDS * casts

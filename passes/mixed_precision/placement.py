@@ -22,6 +22,7 @@ from ...core.pass_ import PassContext
 from ...core.precision import Candidate, Policy, Treatment
 from .bodies import Bodies
 from .constants import Constants
+from .operands import is_plain, plain_product
 from .origins import WIDE, Origins
 
 RULE = "mixed-precision"
@@ -163,15 +164,24 @@ class Placement:
         elif "preferred_element_type" in params:
             wide = one.row.accumulate == "wide"
             params = {**params, "preferred_element_type": WIDE if wide else None}
-        results = graph.emit(node.primitive, inputs, params, before=node, rule=RULE)
+        if node.name == "dot_general" and self._multiplies_on_cpu(params) and not is_plain(node):
+            static = tuple(params[name] for name in ("dimension_numbers", "precision", "preferred_element_type"))
+            results = graph.splice(plain_product, *inputs, before=node, rule=RULE, static=static)
+        else:
+            results = graph.emit(node.primitive, inputs, params, before=node, rule=RULE)
         for old, new in zip(node.outputs, results, strict=True):
             graph.replace(old, new if new.dtype == old.dtype else self._cast(graph, new, old.dtype, node))
         graph.erase(node)
         counts: dict[str, int] = self.context.details.setdefault("small", {})
         counts[operation_of(node)] = counts.get(operation_of(node), 0) + 1
-        (made,) = {id(value.producer): value.producer for value in results}.values()
+        made = results[0].producer
         assert made is not None
         return made
+
+    def _multiplies_on_cpu(self, params: Mapping[str, Any]) -> bool:
+        """Whether XLA:CPU may run a product, if only to verify it; what is sharded is for other devices."""
+        target = self.context.target
+        return params.get("out_sharding") is None and (target is None or target.platform != "cuda")
 
     def _cast(self, graph: Graph, value: Value, dtype: Any, before: Node) -> Value:
         params = {"new_dtype": np.dtype(dtype), "weak_type": False, "sharding": None}

@@ -119,6 +119,27 @@ def test_only_one_operand_is_left_to_round():
     )
 
 
+@pytest.mark.parametrize(
+    ("lhs", "rhs"),
+    [("km", "knN"), ("bkm", "nbkN"), ("bkm", "knbN"), ("Bbkm", "bkBn"), ("mMk", "kn"), ("kKm", "knK"), ("m", "n")],
+)
+def test_orders_of_dimensions(lhs, rhs):
+    """XLA:CPU stops on some of these when it gets them as they are, or with the transposes that stand before them."""
+    sizes = {"b": 2, "B": 3, "m": 9, "M": 2, "k": 10, "K": 3, "n": 11, "N": 2}
+    x, y = draw(*map(sizes.get, sorted(lhs))), draw(*map(sizes.get, sorted(rhs)))
+    batch, result = [i for i in lhs if i in "bB"], [*(i for i in lhs if i not in "kK"), *(i for i in rhs if i in "nN")]
+    equation = f"{lhs},{rhs}->{''.join([*batch, *(i for i in result if i not in batch)])}"
+
+    def product(x, y):
+        places = [[sorted(term).index(i) for i in term] for term in (lhs, rhs)]
+        return jnp.einsum(equation, jnp.transpose(jnp.sin(x), places[0]), jnp.transpose(y, places[1]))
+
+    program = trace(product, x, y)
+    after = PassManager("inline,mixed-precision").run(program)
+    assert "bfloat16" in str(after)
+    np.testing.assert_allclose(after(x, y), program(x, y), atol=0.3)
+
+
 def test_empty_and_scalar_operands():
     assert_equal_results(PASS, lax.dot, draw(0, 3), draw(3, 5))
     assert_equal_results(PASS, lax.dot, draw(4, 0), draw(0, 5))
