@@ -196,7 +196,7 @@ def _disagreement(name: str, what: str) -> CompileError:
 def complex_output(array: np.ndarray[Any, Any], dtype: Any) -> Any:
     """An output as ONNX stores it, back in its JAX dtype."""
     if is_key(dtype):
-        return jax.random.wrap_key_data(jax.numpy.asarray(array))
+        return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=dtype._impl.name)
     if is_complex(dtype):
         return (array[..., 0] + 1j * array[..., 1]).astype(dtype)
     return array

@@ -378,6 +378,27 @@ def test_sequential_threefry(agrees):
         agrees(lambda w: jax.random.bits(jax.random.wrap_key_data(w), (7,)), np.array([1, 2], np.uint32))
 
 
+@pytest.mark.parametrize("kind", ["rbg", "unsafe_rbg"])
+def test_bit_generators(agrees, kind):
+    """Philox, also where the counter overflows, and keys in batches."""
+    words = np.array([17, 42, 0xFFFFFFFF, 0xFFFFFFFF], np.uint32)
+
+    def draws(w):
+        key = jax.random.wrap_key_data(w, impl=kind)
+        keys = jax.random.split(key, 3)
+        return (
+            [jax.random.bits(key, (3, 5), f"uint{b}") for b in (8, 16, 32)],
+            jax.random.uniform(key, (7,)),
+            keys,
+            jax.random.fold_in(key, 5),
+            jax.vmap(lambda k: jax.random.randint(k, (2,), 0, 99))(keys),
+            lax.rng_bit_generator(w, (6,), "uint32"),
+        )
+
+    agrees(draws, words, rtol=0, atol=0)
+    agrees(lambda s: jax.random.key_data(jax.random.key(s, impl=kind)), np.int32(9))
+
+
 def test_gamma_samples(agrees):
     agrees(lambda w: jax.random.gamma(jax.random.wrap_key_data(w), 2.5, (3,)), np.array([3, 4], np.uint32), rtol=1e-4)
 

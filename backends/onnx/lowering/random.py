@@ -15,7 +15,7 @@ from .. import dims
 from ..context import Context
 from ..dims import Shape
 from ..operand import Operand, constant, inner_shape, is_key, stored_array
-from ..registry import Refusal, lowers, refuses
+from ..registry import Refusal, lowers
 from .shape import typed
 
 _T = ir.DataType
@@ -55,10 +55,21 @@ def _threefry(ctx: Context, k0: ir.Value, k1: ir.Value, x0: ir.Value, x1: ir.Val
     return ctx.op("BitwiseAnd", x0, mask), ctx.op("BitwiseAnd", x1, mask)
 
 
-def _require_threefry(dtype: Any) -> None:
-    name = str(getattr(getattr(dtype, "_impl", None), "name", dtype))
-    if "fry" not in str(dtype) and "threefry" not in name:
-        raise Refusal(f"random keys of the kind {dtype}; use the default (threefry2x32)")
+def _implementation(dtype: Any) -> Any:
+    """JAX's functions of a kind of keys that is not threefry; None for threefry, which is written out here."""
+    implementation = getattr(dtype, "_impl", None)
+    name = str(getattr(implementation, "name", dtype))
+    if "fry" in str(dtype) or "threefry" in name:
+        return None
+    if implementation is None or name not in ("rbg", "unsafe_rbg"):
+        raise Refusal(f"random keys of the kind {dtype}; use threefry2x32 (the default), rbg or unsafe_rbg")
+    return implementation
+
+
+def _mapped(function: Any, times: int) -> Any:
+    for _ in range(times):
+        function = jax.vmap(function)
+    return function
 
 
 def _bind_threefry(k0: Any, k1: Any, x0: Any, x1: Any) -> tuple[Any, Any]:
@@ -135,21 +146,26 @@ def _sequential_words(k0: Any, k1: Any, batch: int, shape: tuple[int, ...], bits
     return jnp.reshape(flat, (*lead, *shape))
 
 
-@lowers("random_bits", note="threefry keys")
+@lowers("random_bits")
 def random_bits(ctx: Context, eqn: Any, key: Operand) -> Operand:
-    _require_threefry(key.dtype)
     shape, bits = _static(tuple(eqn.params["shape"])), eqn.params["bit_width"]
-    batch = key.rank
+    batch, kind = key.rank, _implementation(key.dtype)
+    if kind is not None:
+        drawn = _mapped(lambda w: kind.random_bits(w, bits, shape), batch)
+        return ctx.trace_and_lower(drawn, _words(ctx, key))[0]
     with jax.enable_x64(bits == 64 or bool(jax.config.jax_enable_x64)):  # type: ignore[attr-defined]
         return ctx.trace_and_lower(lambda w: _random_words(w[..., 0], w[..., 1], batch, shape, bits), _words(ctx, key))[
             0
         ]
 
 
-@lowers("random_split", note="threefry keys")
+@lowers("random_split")
 def random_split(ctx: Context, eqn: Any, key: Operand) -> Operand:
-    _require_threefry(key.dtype)
     shape, batch = _static(tuple(eqn.params["shape"])), key.rank
+    kind = _implementation(key.dtype)
+    if kind is not None:
+        split = _mapped(lambda w: kind.split(w, shape), batch)
+        return _key_result(ctx, eqn, ctx.trace_and_lower(split, _words(ctx, key))[0])
 
     def function(w: Any) -> Any:
         k0, k1 = (jnp.reshape(w[..., k], (*w.shape[:-1], *(1,) * len(shape))) for k in (0, 1))
@@ -162,9 +178,16 @@ def random_split(ctx: Context, eqn: Any, key: Operand) -> Operand:
     return _key_result(ctx, eqn, ctx.trace_and_lower(function, _words(ctx, key))[0])
 
 
-@lowers("random_fold_in", note="threefry keys")
+@lowers("random_fold_in")
 def random_fold_in(ctx: Context, eqn: Any, key: Operand, data: Operand) -> Operand:
-    _require_threefry(key.dtype)
+    kind = _implementation(key.dtype)
+    if kind is not None:
+
+        def folded(w: Any, d: Any) -> Any:
+            w, d = jnp.broadcast_to(w, (*eqn.aval.shape, w.shape[-1])), jnp.broadcast_to(d, eqn.aval.shape)
+            return _mapped(kind.fold_in, w.ndim - 1)(w, d.astype(jnp.uint32))
+
+        return _key_result(ctx, eqn, ctx.trace_and_lower(folded, _words(ctx, key), data)[0])
 
     def function(w: Any, d: Any) -> Any:
         low = d.astype(jnp.uint32)
@@ -173,9 +196,12 @@ def random_fold_in(ctx: Context, eqn: Any, key: Operand, data: Operand) -> Opera
     return _key_result(ctx, eqn, ctx.trace_and_lower(function, _words(ctx, key), data)[0])
 
 
-@lowers("random_seed", note="threefry keys")
+@lowers("random_seed")
 def random_seed(ctx: Context, eqn: Any, seeds: Operand) -> Operand:
-    _require_threefry(eqn.aval.dtype)
+    kind = _implementation(eqn.aval.dtype)
+    if kind is not None:
+        seeded = _mapped(kind.seed, seeds.rank)
+        return _key_result(ctx, eqn, ctx.trace_and_lower(seeded, seeds)[0])
     wide = np.dtype(seeds.dtype).itemsize == 8
 
     def function(s: Any) -> Any:
@@ -211,4 +237,52 @@ def random_clone(ctx: Context, eqn: Any, key: Operand) -> Operand:
     return key
 
 
-refuses("rng_bit_generator", reason="which generator it is depends on the device; use threefry keys (the default)")
+#: Multipliers and Weyl constants of Philox-4x32 (Salmon et al., SC 2011).
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
+
+
+@lowers("rng_bit_generator", note="Philox, as JAX draws on the CPU")
+def rng_bit_generator(ctx: Context, eqn: Any, key: Operand) -> list[Operand]:
+    """The generator of ``rbg`` keys. XLA's state is a key and a counter of 64 bits; both make the counter of Philox."""
+    algorithm = int(eqn.params["algorithm"])
+    if algorithm not in (int(lax.RandomAlgorithm.RNG_DEFAULT), int(lax.RandomAlgorithm.RNG_PHILOX)):
+        raise Refusal("a bit generator other than Philox")
+    shape = _static(tuple(eqn.params["shape"]))
+    dtype = np.dtype(eqn.params["dtype"])
+    words = math.prod(shape) * (2 if dtype.itemsize == 8 else 1)
+    blocks = -(-words // 4)
+
+    def function(state: Any) -> Any:
+        pairs = state.reshape(2, 2).astype(jnp.uint64) if state.dtype == jnp.uint32 else None
+        first, second = (_joined(*pair) for pair in pairs) if pairs is not None else state
+        position = second + jnp.arange(blocks, dtype=jnp.uint64)
+        high = first + (position < second).astype(jnp.uint64)
+        drawn = _philox([*_parted(position), *_parted(high)], list(_parted(first)))
+        flat = jnp.stack(drawn, axis=-1).reshape(-1)[:words]
+        flat = _joined(flat[0::2], flat[1::2]) if dtype.itemsize == 8 else flat
+        after = jnp.stack([first, second + np.uint64(blocks)])
+        after = jnp.stack(_parted(after), axis=-1).reshape(-1).astype(jnp.uint32) if pairs is not None else after
+        return after, flat.astype(dtype).reshape(shape)
+
+    with jax.enable_x64(True):
+        return ctx.trace_and_lower(function, key)
+
+
+def _joined(low: Any, high: Any) -> Any:
+    return low | lax.shift_left(high, jnp.full_like(high, 32))
+
+
+def _parted(word: Any) -> tuple[Any, Any]:
+    return word & _LOW_WORD, lax.shift_right_logical(word, jnp.full_like(word, 32))
+
+
+def _philox(counter: list[Any], key: list[Any]) -> list[Any]:
+    """Ten rounds on words of 32 bits, held in uint64."""
+    c0, c1, c2, c3 = counter
+    for _ in range(10):
+        low0, high0 = _parted(c0 * _MULTIPLIERS[0])
+        low1, high1 = _parted(c2 * _MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ key[0], low1, high0 ^ c3 ^ key[1], low0
+        key = [(k + weyl) & _LOW_WORD for k, weyl in zip(key, _WEYL, strict=True)]
+    return [c0, c1, c2, c3]
