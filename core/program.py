@@ -16,6 +16,7 @@ from jax.extend import core as jex_core
 from . import _compat
 from .errors import UsageError
 from .fingerprint import hash_jaxpr
+from .hoisting import nested_constants
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,8 +44,8 @@ class Program:
       compiler_options: XLA options that suit the program; those that the user asks for come before them.
       numerics: the loosest change of results that the passes in ``history`` declared.
       traced: the program before any pass, for backends that check what they make against it.
-      calibration: typical inputs, for passes that measure ranges: an iterable of argument tuples, a function that returns
-        one, or a path.
+      calibration: typical inputs, for passes that measure ranges: an iterable of argument tuples, a function that
+        returns one, or a path.
     """
 
     jaxpr: jex_core.ClosedJaxpr
@@ -88,8 +89,9 @@ class Program:
 
     @property
     def constant_bytes(self) -> int:
-        """Size of all constants in bytes; an array held twice counts once."""
-        return sum({id(c): int(getattr(c, "nbytes", 0)) for c in self.jaxpr.consts}.values())
+        """Size of all constants in bytes, those inside loops and branches included; an array held twice counts once."""
+        constants = [*self.jaxpr.consts, *nested_constants(self.jaxpr.jaxpr)]
+        return sum({id(c): int(getattr(c, "nbytes", 0)) for c in constants}.values())
 
     @property
     def is_symbolic(self) -> bool:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .embedding import constants_to_embed
+from .hoisting import hoist_constants
 from .program import Program
 
 
@@ -65,6 +66,8 @@ class ResidentProgram:
         device: jax.Device | None = None,
         weights: Weights | None = None,
     ) -> None:
+        if program.level == "jaxpr" and embed is None:
+            program = program.replace(jaxpr=hoist_constants(program.jaxpr))
         self.program = program
         self._embed = constants_to_embed(program.jaxpr) if embed is None else embed
         put = jax.device_put if weights is None else weights.put

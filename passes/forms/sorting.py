@@ -29,8 +29,8 @@ CONVERSION_SECONDS = 1e-9
 def integer_keys(operand: jax.Array, *, dimension: int, is_stable: bool, num_keys: int) -> list[jax.Array]:
     """``sort`` of one operand of floats.
 
-    Zeros come out with -0 before 0, NaNs as one kind of NaN, and subnormal numbers, which the primitive takes for zeros,
-    where they belong.
+    Zeros come out with -0 before 0, NaNs as one kind of NaN, and subnormal numbers, which the primitive takes for
+    zeros, where they belong.
     """
     del is_stable, num_keys  # of equal numbers, none can be told from another
     wide = operand.astype(jnp.float32)
