@@ -15,6 +15,7 @@ def _text(layout: str, *steps: str) -> str:
     return ",".join([front, *steps, "phase(legalize),phase(finish)"])
 
 
+_XLA = (_CLEAN_UP, "integer-products", "lower-composites", "select-forms", _CLEAN_UP)
 _TFLITE = ("fake-quantize", "lower-composites{keep=tflite.*+quant.*}", "legalize-tflite", _CLEAN_UP)
 
 
@@ -23,6 +24,9 @@ def xlapass_passes() -> Mapping[str, Entry]:
     """The passes of the package `xlapass.passes.quantize`."""
     return {
         "quantize": Entry("xlapass.passes.quantize.pass_:Quantize", "products and convolutions in small integers"),
+        "integer-products": Entry(
+            "xlapass.passes.quantize.integer:IntegerProducts", "products of integers, where XLA is faster with them"
+        ),
         "fake-quantize": Entry(
             "xlapass.backends.tflite.quantize:FakeQuantize", "quantizers as TFLite's converters read them"
         ),
@@ -51,6 +55,12 @@ def xlapass_composites() -> Mapping[str, Entry]:
 def xlapass_pipelines() -> Mapping[str, NamedPipeline]:
     """Pipelines whose products are integer kernels."""
     return {
+        "cpu-int8": NamedPipeline(
+            _text("nhwc", "quantize{target=xla}", *_XLA),
+            backend="xla",
+            target="cpu",
+            summary="int8 for this machine's CPU by XLA, with ranges from calibration data",
+        ),
         "onnx-int8": NamedPipeline(
             _text("nchw", "quantize{target=onnx}", _CLEAN_UP),
             backend="onnx{integer-kernels=true}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -289,10 +290,10 @@ def scaling(node: Node) -> tuple[Value, float] | None:
     return None
 
 
-def source(value: Value, rescales: bool = True) -> Value:
-    """The value whose numbers ``value`` holds."""
+def source(value: Value, rescales: bool = True, known: Container[int] = ()) -> Value:
+    """The value whose numbers ``value`` holds; one whose identity is ``known`` is not looked through."""
     value = through_no_ops(value)
-    while (operand := moved_operand(value.producer, rescales)) is not None:
+    while id(value) not in known and (operand := moved_operand(value.producer, rescales)) is not None:
         value = through_no_ops(operand)
     return value
 

@@ -107,10 +107,9 @@ class Quantize(Pass):
 
     def calibrated(self, program: Program, placement: Placement, context: PassContext) -> Calibration:
         """What is known of the tapped values: from the file, or else from the program's calibration data."""
-        taps = placement.taps()
         path = self.calibration or _file_among(program.calibration)
         known = Calibration.load(path) if path and os.path.exists(path) else Calibration()
-        missing = known.lacks(tap.name for tap in taps)
+        missing = known.lacks(tap.name for tap in placement.taps())
         if not missing and known.complete:
             return known
         data = program.calibration
@@ -123,7 +122,7 @@ class Quantize(Pass):
         def progress(done: int) -> None:
             context.report_progress(done, total or done + 1, f"calibrating: {program.name}")
 
-        found = calibrate(program, taps, batches, into=known, path=path or None, progress=progress)
+        found = calibrate(program, placement.observed(), batches, into=known, path=path or None, progress=progress)
         if found.batches == 0:
             raise UsageError(f"the calibration data of {program.name} are empty", hint="give at least one batch")
         return found
@@ -155,7 +154,7 @@ def _share(ranges: dict[str, Range], placement: Placement, table: Table) -> None
     for op in placement.operations:
         if op.kind in table.shared_scale:
             operands = [op.node.inputs[k] for k in op.operands]
-            names = [placement.inputs.get(v) or made[id(source(v, table.rescales))] for v in operands]
+            names = [placement.inputs.get(v) or made[id(source(v, table.rescales, made))] for v in operands]
             groups.append([op.name, *names])
     again = bool(groups)
     while again:

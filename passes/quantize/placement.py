@@ -9,7 +9,7 @@ accuracy otherwise, and takes the whole of a convolutional network.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from ...core.graph import Graph
 from ...core.node import Node, Value
@@ -27,12 +27,14 @@ class Placement:
       outputs: of those, the ones whose result is quantized; the name is that of the operation.
       inputs: values that are quantized before an operation reads them, with their names.
       floats: for every product that stays float, its name and the reason.
+      others: products whose results this target leaves in float, and another may not.
     """
 
     operations: list[Operation]
     outputs: list[Operation]
     inputs: dict[Value, str]
     floats: dict[str, str]
+    others: list[Operation] = dataclasses.field(default_factory=list)
 
     def taps(self) -> list[Tap]:
         """The values whose range must be known."""
@@ -40,6 +42,11 @@ class Placement:
             *(Tap(name, value, _last_axis(value)) for value, name in self.inputs.items()),
             *(Tap(op.name, op.output, op.channel_axis if op.is_product else None) for op in self.outputs),
         ]
+
+    def observed(self) -> list[Tap]:
+        """These, and those that make the calibration serve other targets, each name once."""
+        more = [Tap(op.name, op.output, op.channel_axis) for op in self.others]
+        return list({tap.name: tap for tap in (*self.taps(), *more)}.values())
 
 
 def place(graph: Graph, table: Table, scheme: Scheme, keep: Collection[str] = ()) -> Placement:
@@ -64,7 +71,9 @@ def place(graph: Graph, table: Table, scheme: Scheme, keep: Collection[str] = ()
         return Placement(operations, [], {}, floats)
     operations = _in_company(operations, table)
     outputs = [op for op in operations if _rounds_output(op, operations, table)]
-    return Placement(operations, outputs, _inputs(operations, outputs, table), floats)
+    others = [op for op in found if op.is_product and op not in outputs]
+    names = {id(op.output): op.name for op in others}
+    return Placement(operations, outputs, _inputs(operations, outputs, table, names), floats, others)
 
 
 def _declined(operation: Operation, table: Table, scheme: Scheme, keep: Collection[str]) -> str | None:
@@ -130,7 +139,7 @@ def _read_by(value: Value, inside: set[int], table: Table) -> bool:
 
 def _reads(operation: Operation, quantized: set[int], table: Table) -> bool:
     operands = [operation.node.inputs[k] for k in operation.operands]
-    return all(id(v) in quantized or id(source(v, table.rescales)) in quantized for v in operands)
+    return all(id(v) in quantized or id(source(v, table.rescales, quantized)) in quantized for v in operands)
 
 
 # -- which values ------------------------------------------------------------------------------------------------------
@@ -142,16 +151,18 @@ def _rounds_output(operation: Operation, operations: list[Operation], table: Tab
     return _read_by(operation.output, {id(op.node) for op in operations}, table)
 
 
-def _inputs(operations: list[Operation], outputs: list[Operation], table: Table) -> dict[Value, str]:
-    """The operands that are not results of integer kernels."""
+def _inputs(
+    operations: list[Operation], outputs: list[Operation], table: Table, names: Mapping[int, str]
+) -> dict[Value, str]:
+    """The operands that are not results of integer kernels; ``names`` has those that are results of other products."""
     made = {id(op.output) for op in outputs}
     inputs: dict[Value, str] = {}
     for operation in operations:
         for number, position in enumerate(operation.operands):
             value = operation.node.inputs[position]
-            if value not in inputs and id(source(value, table.rescales)) not in made:
+            if value not in inputs and id(source(value, table.rescales, made)) not in made:
                 suffix = ":input" if len(operation.operands) == 1 else f":input{number}"
-                inputs[value] = operation.name + suffix
+                inputs[value] = names.get(id(value), operation.name + suffix)
     return inputs
 
 

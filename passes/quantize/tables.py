@@ -41,8 +41,6 @@ class Table:
       pairs: whether quantizing and dequantizing must stand together, with nothing but one scale between them.
       marks_dynamic: whether dynamic ranges are left to the runtime, which is told of them; else products do it.
       kernel_order: whether the weights of convolutions must be in the order output, input, window.
-      arithmetic: ``"kernels"`` where the runtime finds its integer kernels by the quantizers; ``"float"`` where
-        quantized values are computed with in float; ``"integer"`` where products of integers are written out.
     """
 
     name: str
@@ -60,7 +58,6 @@ class Table:
     pairs: bool = False
     marks_dynamic: bool = False
     kernel_order: bool = False
-    arithmetic: Literal["kernels", "float", "integer"] = "kernels"
 
     @property
     def rescales(self) -> bool:
@@ -90,10 +87,33 @@ def _tflite_convolution(node: Node) -> str | None:
     return None if _spatial_rank(node) > 0 else "it has no window"
 
 
-SIMULATED = Table("simulated", arithmetic="float")
+FEWEST_ROWS = 16
+"""XLA:CPU multiplies fewer rows of integers one by one."""
+
+
+def _few_rows(node: Node) -> str | None:
+    size, contracted = 1, node.params["dimension_numbers"][0]
+    side = 1 if node.inputs[0].is_const else 0
+    for axis, extent in enumerate(node.inputs[side].shape):
+        if axis in contracted[side]:
+            continue
+        if not isinstance(extent, int):
+            return "its number of rows is not known"
+        size *= extent
+    return f"XLA:CPU multiplies {size} rows faster in float" if size < FEWEST_ROWS else None
+
+
+SIMULATED = Table("simulated")
 """Quantization simulated in float, as it would be everywhere."""
 
-XLA = Table("xla", dynamic_product=lambda node: None, weight_bits=(8, 4), arithmetic="integer")
+XLA = Table(
+    "xla",
+    convolution=lambda node: "XLA:CPU gains nothing from convolutions of integers",
+    product=_few_rows,
+    dynamic_product=_few_rows,
+    elementwise=frozenset(),
+)
+"""Products of many rows: the rest is faster in float."""
 
 ONNX = Table(
     "onnx",
