@@ -167,6 +167,11 @@ def compile_parser() -> Parser:
     results.add_argument(
         "--emit", metavar="STAGE", help="write a stage: jaxpr, stablehlo, hlo, llvm, ptx (GPU), asm (CPU)"
     )
+    results.add_argument("--opset", type=int, metavar="N", help="version of the operators in the file (ONNX)")
+    for what in ("input", "output"):
+        results.add_argument(
+            f"--{what}-names", type=_names, metavar="NAME,...", help=f"what the file calls its {what}s, in order (ONNX)"
+        )
     _add_report(results)
     results.add_argument(
         "--print-ir", metavar="WHEN[:PASS]", help="show programs before or after passes, or what changed"
@@ -174,6 +179,11 @@ def compile_parser() -> Parser:
     results.add_argument("--dry-run", action="store_true", help="show the passes that would run, and run none")
     _add_common(parser)
     return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """A list with commas."""
+    return tuple(part.strip() for part in text.split(","))
 
 
 def bench_parser() -> Parser:

@@ -103,7 +103,23 @@ def make_plan(args: argparse.Namespace, settings: Settings, registry: Registry) 
         stop_after=args.stop_after,
         tune=tuning,
     )
+    chosen = _with_file_options(chosen, args)
     return _unverified(chosen) if getattr(args, "no_verify", False) else chosen
+
+
+#: Flags that are options of the backend, by the attribute that argparse gives them, which is the option's name too.
+FILE_OPTIONS = ("opset", "input_names", "output_names")
+
+
+def _with_file_options(chosen: Plan, args: argparse.Namespace) -> Plan:
+    """The plan with a backend that has the options which were given as flags."""
+    given = {name: value for name in FILE_OPTIONS if (value := getattr(args, name, None)) is not None}
+    known = {field.name for field in dataclasses.fields(chosen.backend)}
+    for name in given:
+        if name not in known:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"the {chosen.backend.name} backend has no option for {flag}", hint=f"drop {flag}")
+    return dataclasses.replace(chosen, backend=dataclasses.replace(chosen.backend, **given)) if given else chosen
 
 
 def _unverified(chosen: Plan) -> Plan:

@@ -426,7 +426,12 @@ def test_a_failure_of_our_own_is_said_to_be_one(command, monkeypatch):
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--no-verify", "checks no file before it is written"), ("--check-for=edgetpu", "cannot check for 'edgetpu'")],
+    [
+        ("--no-verify", "checks no file before it is written"),
+        ("--check-for=edgetpu", "cannot check for 'edgetpu'"),
+        ("--opset=21", "the xla backend has no option for --opset"),
+        ("--input-names=image", "the xla backend has no option for --input-names"),
+    ],
 )
 def test_checks_that_a_backend_does_not_have(command, model, option, message):
     result = command(option, model)
