@@ -14,6 +14,9 @@ Array = np.ndarray[Any, Any]
 BINS = 2048
 """Of the histogram: eight for each step of eight bits, as in the literature on clipping by relative entropy."""
 
+_MOST_GROWTH = 2.0**40
+"""How much wider the bins may become at once."""
+
 MOMENTUM = 0.9
 """Weight of what was seen before in a moving average, per batch."""
 
@@ -51,6 +54,11 @@ class Histogram:
 
     def _grow(self, low: float, high: float) -> None:
         """Bins become wider by a power of two, so that every old bin lies inside one new bin."""
+        if max(high - self.low, self.low - low) > _MOST_GROWTH * BINS * self.width:  # until now, all were the same
+            wider = Histogram.around(min(low, self.low), max(high, self.low))
+            wider.counts[min(int((self.low - wider.low) / wider.width), BINS - 1)] = self.counts.sum()
+            self.low, self.width, self.counts = wider.low, wider.width, wider.counts
+            return
         first = min(math.floor((low - self.low) / self.width), 0)
         last = max(math.floor((high - self.low) / self.width), BINS - 1)
         factor = 1
