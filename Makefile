@@ -18,10 +18,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 setup: $(VENV)/.installed  ## create the virtual environment
 
+.venv-tensorflow/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-tensorflow
+	.venv-tensorflow/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt tensorflow-cpu jax flax
+	@touch $@
+
+tensorflow: .venv-tensorflow/.installed  ## an environment with TensorFlow, for the other engine of TFLite files
+
 demo: setup  ## compile and run a Flax MobileNetV2 for this machine's CPU, and show what was done
 	$(RUN) -m xlapass --pipeline=cpu examples/mobilenet_v2.py
 
-test: setup lint  ## lint, types and the test suite
+test: setup tensorflow lint  ## lint, types and the test suite
 	$(RUN) -m pytest -q -n $(WORKERS)
 
 lint: setup  ## style and types
@@ -44,4 +51,4 @@ wheel: setup  ## build the wheel into dist/
 clean:  ## remove what was built and installed
 	rm -rf build dist *.egg-info .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test lint sweep bench wheel clean
+.PHONY: help setup tensorflow demo test lint sweep bench wheel clean

@@ -103,6 +103,8 @@ def _contracted(match: Match) -> tuple[int, Array] | str:
         return "the constant stands before the weights"
     if constant is None or match["x"].aval.shape != before.outputs[0].aval.shape:
         return "the other operand is no constant, or broadcasts"
+    if match["x"].producer is not None and match["x"].producer.name == "reduce_sum":
+        return "it makes a mean of a sum, and runtimes have means"
     if not _products_read(before.outputs[0]):
         return "something else than products with constant weights reads it, too"
     contracting, _ = node.params["dimension_numbers"]

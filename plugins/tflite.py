@@ -10,18 +10,21 @@ from ..core.target import Target
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
 _TEXT = (
     f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to=nhwc}},fuse{{with-kernel=true}},phase(optimize),"
-    f"{_CLEAN_UP},lower-composites{{keep=tflite.*}},merge-scales,fold-batch-norm,legalize-tflite,{_CLEAN_UP},"
+    f"{_CLEAN_UP},lower-composites{{keep=tflite.*}},resize-tflite,merge-scales,fold-batch-norm,legalize-tflite,{_CLEAN_UP},"
     "phase(legalize),phase(finish)"
 )
 
 
 @hookimpl
 def xlapass_passes() -> Mapping[str, Entry]:
-    """Legalization."""
+    """Legalization, and what TFLite has an operator for."""
     return {
+        "resize-tflite": Entry(
+            "xlapass.backends.tflite.resize:ResizeTFLite", "image resizing as the operators that TFLite has for it"
+        ),
         "legalize-tflite": Entry(
             "xlapass.backends.tflite.legalize:LegalizeTFLite", "say what TFLite lacks in operations that it has"
-        )
+        ),
     }
 
 
