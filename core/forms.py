@@ -203,12 +203,14 @@ class Measured:
 
     Attributes:
       seconds: median time.
-      gain: how many times faster than the default it surely is: the lower bound of what alternating runs showed.
+      gain: how many times faster than the plain operation it surely is, at least, as alternating runs showed.
+      at_most: and at most.
       problem: why it must not be used, in a sentence; empty where nothing is wrong.
     """
 
     seconds: float = math.inf
     gain: float = 1.0
+    at_most: float = 1.0
     problem: str = ""
 
 
@@ -292,16 +294,16 @@ class FormTable:
 
         Args:
           numerics: the loosest change to results that is permitted.
-          measured: what was measured, by form name. When it holds the direct form, only measured forms are compared,
-            and of these those whose gain is beyond doubt.
+          measured: what was measured, by form name. A form that is faster, beyond doubt, than what the costs pick takes
+            its place.
         """
         if not signature.is_static:
             return Choice(DIRECT, 0.0, 0.0, declined=_all(self, signature, "its sizes are not known yet"))
         if signature.is_empty:
             return Choice(DIRECT, 0.0, 0.0, declined=_all(self, signature, "it has no elements"))
         found, declined = self.candidates(signature, numerics)
-        if measured is not None and DIRECT in measured:
-            return _measured_choice(found, declined, measured)
+        if measured is not None:
+            found = [form for form in found if not _has_problem(form, measured, declined)]
         costs = {DIRECT: self.direct_cost(signature)}
         for form in found:
             cost = _cost(form, signature)
@@ -310,24 +312,34 @@ class FormTable:
             else:
                 costs[form.name] = cost
         best = min(costs, key=costs.__getitem__)
+        if measured is not None and DIRECT in measured:
+            return _measured_choice(costs, best, measured, declined)
         return Choice(best, costs[best], costs[DIRECT], declined=declined)
 
 
-def _measured_choice(found: Iterable[Form], declined: dict[str, str], measured: Mapping[str, Measured]) -> Choice:
-    direct = measured[DIRECT].seconds
-    times = {DIRECT: direct}
-    for form in found:
-        one = measured.get(form.name)
-        if one is None:
-            declined[form.name] = "it was not measured"
-        elif one.problem:
-            declined[form.name] = one.problem
-        elif one.gain <= 1.0:
-            declined[form.name] = f"it gained nothing that was sure, when measured: {direct / one.seconds:.2f}x"
-        else:
-            times[form.name] = one.seconds
-    best = min(times, key=times.__getitem__)
-    return Choice(best, times[best], direct, measured=True, declined=declined)
+def _has_problem(form: Form, measured: Mapping[str, Measured], declined: dict[str, str]) -> bool:
+    problem = measured[form.name].problem if form.name in measured else ""
+    if problem:
+        declined[form.name] = problem
+    return bool(problem)
+
+
+def _measured_choice(
+    costs: Mapping[str, float], default: str, measured: Mapping[str, Measured], declined: dict[str, str]
+) -> Choice:
+    """What is surely faster than the default, the pick of the costs; else the default."""
+    known = {name: measured[name] for name in costs if name in measured}
+    known[DIRECT] = Measured(measured[DIRECT].seconds, 1.0, 1.0)
+    direct = known[DIRECT].seconds
+    if default not in known:
+        return Choice(default, costs[default], costs[DIRECT], declined=declined)
+    faster = {name: one.seconds for name, one in known.items() if one.gain > known[default].at_most}
+    for name in known.keys() - faster.keys() - {default, DIRECT}:
+        declined[name] = f"it is not surely faster: {direct / known[name].seconds:.2f}x when measured"
+    best = min(faster, key=faster.__getitem__, default=default)
+    if best == default and best != DIRECT and known[best].gain <= 1.0:
+        return Choice(best, costs[best], costs[DIRECT], declined=declined)
+    return Choice(best, known[best].seconds, direct, measured=True, declined=declined)
 
 
 def _reason(form: Form, signature: Signature, numerics: Numerics) -> str | None:

@@ -137,7 +137,7 @@ class Timings:
 def _as_json(measured: Measured) -> dict[str, Any]:
     if measured.problem:
         return {"problem": measured.problem}
-    return {"seconds": measured.seconds, "gain": measured.gain}
+    return {"seconds": measured.seconds, "gain": [measured.gain, measured.at_most]}
 
 
 def _checked(content: Any) -> dict[str, dict[str, dict[str, Measured]]]:
@@ -160,7 +160,11 @@ def _measured(value: Any) -> Measured:
         raise ValueError(f"{problem!r} is not a sentence")
     if problem:
         return Measured(problem=problem)
-    return Measured(_number(entry.get("seconds"), "a time"), _number(entry.get("gain"), "a gain"))
+    gain = entry.get("gain")
+    if not isinstance(gain, list) or len(gain) != 2:
+        raise ValueError(f"{gain!r} is not the range of a gain")
+    low, high = (_number(bound, "a gain") for bound in gain)
+    return Measured(_number(entry.get("seconds"), "a time"), low, high)
 
 
 def _number(value: Any, what: str) -> float:

@@ -14,6 +14,7 @@ from jax import lax
 from jax.extend import core as jex_core
 
 from ...core import _compat
+from ...core.embedding import constants_to_embed
 from ...core.forms import Measured, Signature
 from ...core.instruments.numerics import difference
 from ...core.rewrite import Numerics
@@ -86,21 +87,26 @@ def example_inputs(signature: Signature, neighbours: Neighbours = ALONE) -> list
 def repeated_run(body: jex_core.ClosedJaxpr, inputs: Sequence[Any], copies: int) -> Run:
     """Compiles ``copies`` of a program in a row, and returns what runs them once.
 
-    One element of each result goes into the first input of the next copy, so that no two run at once; all results are
-    returned, so that all are computed.
+    Constants are literals or arguments, as they will be in the program. One element of each result goes into the first
+    input of the next copy, so that no two run at once; all results are returned, so that all are computed.
     """
 
-    def chain(consts: Sequence[Any], first: Any, *others: Any) -> Any:
+    embedded = constants_to_embed(body)
+
+    def chain(resident: Sequence[Any], first: Any, *others: Any) -> Any:
         results = []
+        passed = iter(resident)
+        consts = [c if inside else next(passed) for c, inside in zip(body.consts, embedded, strict=True)]
         for _ in range(copies):
             outputs = _compat.eval_jaxpr(body.jaxpr, consts, first, *others)
             results.append(outputs)
             first = _linked(first, outputs[0])
         return results
 
-    consts, operands = jax.device_put((tuple(body.consts), tuple(inputs)))
-    compiled = jax.jit(chain).lower(consts, *operands).compile()
-    return lambda: jax.block_until_ready(compiled(consts, *operands))
+    arguments = [c for c, inside in zip(body.consts, embedded, strict=True) if not inside]
+    resident, operands = jax.device_put((arguments, tuple(inputs)))
+    compiled = jax.jit(chain).lower(resident, *operands).compile()
+    return lambda: jax.block_until_ready(compiled(resident, *operands))
 
 
 def _linked(operand: jax.Array, result: jax.Array) -> jax.Array:
@@ -132,12 +138,12 @@ def alternating_samples(runs: Sequence[Run], seconds: float = ROUNDS_SECONDS) ->
 def compared(samples: np.ndarray[Any, Any], copies: int = 1) -> list[Measured]:
     """What samples show of the first candidate, the default, and of each other one against it."""
     medians = np.median(samples, axis=1) / copies
-    gains = [1.0, *(sure_gain(samples[0] / others) for others in samples[1:])]
-    return [Measured(float(seconds), gain) for seconds, gain in zip(medians, gains, strict=True)]
+    gains = [(1.0, 1.0), *(sure_range(samples[0] / others) for others in samples[1:])]
+    return [Measured(float(seconds), *gain) for seconds, gain in zip(medians, gains, strict=True)]
 
 
-def sure_gain(ratios: np.ndarray[Any, Any]) -> float:
-    """A lower bound of the median of ``ratios``, wrong with a probability of at most `DOUBT`.
+def sure_range(ratios: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Bounds of the median of ``ratios``, each wrong with a probability of at most `DOUBT`.
 
     The order statistic of the sign test (Dixon and Mood, 1946), which assumes nothing about how times are distributed.
     """
@@ -146,7 +152,8 @@ def sure_gain(ratios: np.ndarray[Any, Any]) -> float:
     while probability + math.comb(count, below + 1) * 0.5**count <= DOUBT:
         below += 1
         probability += math.comb(count, below) * 0.5**count
-    return float(np.sort(ratios)[below])
+    ordered = np.sort(ratios)
+    return float(ordered[below]), float(ordered[-1 - below])
 
 
 def run_seconds(run: Run) -> float:
@@ -171,7 +178,7 @@ def measure(bodies: Sequence[jex_core.ClosedJaxpr], inputs: Sequence[Any], first
     for run in runs:
         run()
     found = dict(zip(worth, compared(alternating_samples(runs), copies), strict=True))
-    rough = [Measured(float(look), float(min(looks[0] / look, 1.0))) for look in looks]
+    rough = [Measured(float(look), float(min(looks[0] / look, 1.0)), 1.0) for look in looks]
     return [found.get(index, rough[index]) for index in range(len(bodies))]
 
 

@@ -27,7 +27,7 @@ FLAGS = ("--pipeline=inline,select-forms,compile-options", "--tune-file=tuned.js
 @pytest.fixture
 def pool(write, monkeypatch):
     """A model of one pooling operation, whose measuring takes no time."""
-    monkeypatch.setattr(tune, "measure_forms", lambda *_: {"direct": Measured(1.0), "slices": Measured(0.5, 1.9)})
+    monkeypatch.setattr(tune, "measure_forms", lambda *_: {"direct": Measured(1.0), "slices": Measured(0.5, 1.9, 2.1)})
     monkeypatch.setattr(compile_options, "_against", lambda *_: Measured(0.5, 1.5))
     write("pool.py", POOL)
     return "pool.py"
@@ -101,7 +101,7 @@ def test_a_bar_on_a_terminal_and_none_in_a_pipe(command, pool, monkeypatch):
     stream = FakeTerminal()
     monkeypatch.setattr(sys, "stderr", stream)
     Path("tuned.json").unlink()
-    slow = {"direct": Measured(1.0), "slices": Measured(0.5, 1.9)}
+    slow = {"direct": Measured(1.0), "slices": Measured(0.5, 1.9, 2.1)}
     monkeypatch.setattr(tune, "measure_forms", lambda *_: time.sleep(0.3) or slow)  # the bar is drawn now and then
     assert command("tune", *FLAGS, pool).status == 0
     assert "tuning ─" in stream.getvalue() and "0/1" in stream.getvalue()

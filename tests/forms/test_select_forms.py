@@ -148,7 +148,7 @@ def test_measured_times_decide(tmp_path: Path) -> None:
     for direct, cosine in ((1e-3, 2e-3), (2e-3, 1e-3)):
         timings = Timings()
         timings.record(sine_signature().key, "direct", Measured(direct))
-        timings.record(sine_signature().key, "shifted-cosine", Measured(cosine, direct / cosine))
+        timings.record(sine_signature().key, "shifted-cosine", Measured(cosine, direct / cosine, direct / cosine))
         timings.write(file)
         _, after = selected(jnp.sin, IMAGE, registry=registry, pipeline=pipeline)
         assert names(after) == ["sin"] if direct < cosine else "cos" in names(after)
@@ -175,8 +175,9 @@ def test_files_are_merged(tmp_path: Path) -> None:
     [
         *("{", "[]", '{"format": "other"}', "\0", '{"format": "xlapass timings 2"}'),
         '{"format": "xlapass timings 2", "measured": {"a": {"b": {"c": "fast"}}}}',
-        '{"format": "xlapass timings 2", "measured": {"a": {"b": {"c": {"seconds": -1, "gain": 1}}}}}',
-        '{"format": "xlapass timings 2", "measured": {"a": {"b": {"c": {"seconds": NaN, "gain": 1}}}}}',
+        '{"format": "xlapass timings 2", "measured": {"a": {"b": {"c": {"seconds": -1, "gain": [1, 1]}}}}}',
+        '{"format": "xlapass timings 2", "measured": {"a": {"b": {"c": {"seconds": NaN, "gain": [1, 1]}}}}}',
+        '{"format": "xlapass timings 2", "measured": {"a": {"b": {"c": {"seconds": 1, "gain": 1}}}}}',
     ],
 )
 def test_a_corrupt_or_foreign_file_is_a_warning(tmp_path: Path, content: str) -> None:
