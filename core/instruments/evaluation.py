@@ -10,38 +10,40 @@ from jax.extend import core as jex_core
 from ..program import Program
 
 UNFUSED: Mapping[str, Any] = {
-    "xla_disable_hlo_passes": "fusion,cpu-instruction-fusion,constant_folding,algsimp",
+    "xla_disable_hlo_passes": "fusion,cpu-instruction-fusion,constant_folding",
     "xla_backend_optimization_level": 0,
     "xla_allow_excess_precision": False,
 }
-"""XLA:CPU options under which every operation is rounded by itself. With fusion, the compiler contracts products and
-sums differently around every change, and even exact passes would differ in the last bit; and what it computes itself,
-from constants, it rounds otherwise than the code that it generates."""
+"""XLA:CPU options under which nearly every operation is rounded by itself. With fusion, the compiler contracts products
+and sums differently around every change, and even exact passes would differ in the last bit; and what it computes
+itself, from constants, it rounds otherwise than the code that it generates."""
+
+UNSIMPLIFIED: Mapping[str, Any] = {**UNFUSED, "xla_disable_hlo_passes": UNFUSED["xla_disable_hlo_passes"] + ",algsimp"}
+"""The same with XLA's simplifier off, which rounds divisions by constants (it multiplies) otherwise than other ones.
+XLA is not made to run without it: with jaxlib 0.10.2, scatters into scalars crash, and slices of everything may share
+memory with values that are still needed. Only good for a second opinion on programs that differ with it."""
+
+Evaluator = Callable[[Sequence[Any]], list[Any]]
+"""Flat inputs to flat outputs."""
 
 
-def evaluator(program: Program) -> Callable[[Sequence[Any]], list[Any]]:
+def evaluator(program: Program, *, simplified: bool = True) -> Evaluator:
     """A function that runs ``program`` on flat inputs of one set of shapes, with every operation rounded by itself."""
     compiled: list[Callable[..., list[Any]]] = []
 
     def run(flat: Sequence[Any]) -> list[Any]:
         if not compiled:
-            compiled.append(program.compile_flat(flat, unfused_options(program.jaxpr.jaxpr)))
+            compiled.append(program.compile_flat(flat, UNFUSED if simplified else UNSIMPLIFIED))
         return compiled[0](*flat)
 
     return run
 
 
-def unfused_options(jaxpr: jex_core.Jaxpr) -> dict[str, Any]:
-    """`UNFUSED`, with XLA's simplifier left on for a program that scatters into a scalar: without it XLA crashes."""
-    options = dict(UNFUSED)
-    if _scatters_into_scalar(jaxpr):
-        options["xla_disable_hlo_passes"] = "fusion,cpu-instruction-fusion,constant_folding"
-    return options
-
-
-def _scatters_into_scalar(jaxpr: jex_core.Jaxpr) -> bool:
-    return any(
+def runs_unsimplified(jaxpr: jex_core.Jaxpr) -> bool:
+    """Whether nothing in ``jaxpr`` is known to go wrong without XLA's simplifier."""
+    return not any(
         (eqn.primitive.name.startswith("scatter") and not getattr(eqn.invars[0].aval, "shape", None))
-        or any(map(_scatters_into_scalar, jex_core.jaxprs_in_params(eqn.params)))
+        or (eqn.primitive.name == "slice" and eqn.outvars[0].aval.shape == eqn.invars[0].aval.shape)
+        or not all(map(runs_unsimplified, jex_core.jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
     )

@@ -16,7 +16,7 @@ from ..manager import Instrument, PassEvent
 from ..program import Program
 from ..rewrite import Numerics
 from .evaluation import UNFUSED as UNFUSED
-from .evaluation import evaluator
+from .evaluation import Evaluator, evaluator, runs_unsimplified
 from .inputs import verification_inputs
 from .locate import locate_difference
 
@@ -65,7 +65,22 @@ def compare_programs(before: Program, after: Program, numerics: Numerics, *, see
 
     Programs whose effects reach outside (printing, callbacks) are compared too, so their effects happen.
     """
-    run_before, run_after = evaluator(before), evaluator(after)
+    return _compare(before, evaluator(before), after, evaluator(after), numerics, seed)
+
+
+def _compare(
+    before: Program, run_before: Evaluator, after: Program, run_after: Evaluator, numerics: Numerics, seed: int = 0
+) -> Difference | None:
+    found = _first_difference(before, run_before, after, run_after, numerics, seed)
+    if found is None or numerics != "exact" or not all(runs_unsimplified(p.jaxpr.jaxpr) for p in (before, after)):
+        return found
+    strict = [evaluator(program, simplified=False) for program in (before, after)]
+    return _first_difference(before, strict[0], after, strict[1], numerics, seed)
+
+
+def _first_difference(
+    before: Program, run_before: Evaluator, after: Program, run_after: Evaluator, numerics: Numerics, seed: int
+) -> Difference | None:
     for name, flat in verification_inputs(before, special=numerics == "exact", seed=seed):
         expected = before.as_traced(run_before(flat), outputs=True)
         actual = after.as_traced(run_after(after.as_converted(before.as_traced(flat))), outputs=True)
@@ -151,12 +166,17 @@ def _exact_difference(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) ->
 class NumericalVerifier(Instrument):
     """Runs the program before and after every pass and compares; names the pass, the operation and the user's line."""
 
+    def __init__(self) -> None:
+        self._compiled: tuple[Program, Evaluator] | None = None  # what one pass makes is what the next one gets
+
     def after(self, event: PassEvent) -> None:
         """Raises `VerificationError` when results differ beyond the pass's numerics."""
         if not event.result.changed:
             return
         before, after = event.before, event.result.program
-        found = compare_programs(before, after, event.numerics)
+        run_before, run_after = self._evaluator_of(before), evaluator(after)
+        found = _compare(before, run_before, after, run_after, event.numerics)
+        self._compiled = after, run_after
         if found is None:
             return
         place = locate_difference(before, after, found.flat_inputs, lambda a, b: _differs(a, b, event.numerics))
@@ -169,6 +189,13 @@ class NumericalVerifier(Instrument):
             where=place.where if place is not None else None,
             hint=f"leave it out with --skip {step.pass_.name}, and tell its author",
         )
+
+    def _evaluator_of(self, program: Program) -> Evaluator:
+        if self._compiled is not None:
+            known, run = self._compiled
+            if known.jaxpr is program.jaxpr and known.exported is program.exported:
+                return run
+        return evaluator(program)
 
 
 def _differs(want: Any, have: Any, numerics: Numerics) -> bool:
