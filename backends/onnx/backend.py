@@ -25,6 +25,9 @@ class OnnxBackend(Backend):
       input_names: names of the inputs, in place of those from the argument's structure.
       output_names: names of the outputs.
       integer_kernels: whether it is an error when a product that was quantized is no integer kernel in ONNX Runtime.
+      functions: whether repeated modules become functions of the file (with modules that name their scopes, as Flax
+        linen's do).
+      route: how the program gets there: ``direct``, or by StableHLO, TFLite and tf2onnx, as an independent witness.
       external_data: whether weights go to a file of their own; ``auto`` does so beyond 2 GiB.
     """
 
@@ -38,6 +41,8 @@ class OnnxBackend(Backend):
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
     integer_kernels: bool = False
+    functions: bool = False
+    route: Literal["direct", "tf2onnx"] = "direct"
     external_data: Literal["auto", "always", "never"] = "auto"
 
     def emit(self, program: Program, target: Target) -> OnnxArtifact:
@@ -53,8 +58,14 @@ class OnnxBackend(Backend):
             strict_nan=self.strict_nan,
             metadata={"pipeline": ",".join(program.history)},
             model_name=program.name,
+            functions=self.functions,
         )
-        model = export(program.jaxpr, inputs, outputs, options)
+        if self.route == "tf2onnx":
+            from . import second_route
+
+            model = second_route.export(program, inputs, outputs, self.opset)
+        else:
+            model = export(program.jaxpr, inputs, outputs, options)
         artifact = OnnxArtifact(program, model, verify=self.verify, external_data=self.external_data)
         if self.integer_kernels:
             artifact.kernels.require_integers()

@@ -14,6 +14,7 @@ from ...core.errors import UnsupportedError, UsageError
 from . import dims
 from .builder import Builder
 from .context import Context, as_array
+from .functions import extract_functions
 from .operand import constant, inner_shape, stored_type
 from .registry import table
 from .symbolic import bind_variables
@@ -33,12 +34,14 @@ class ExportOptions:
       strict_nan: whether max pooling propagates NaN, as XLA does, at the price of three more operators.
       metadata: entries for the model's metadata.
       model_name: name of the graph.
+      functions: whether repeated modules become functions of the file.
     """
 
     opset: int = 0
     strict_nan: bool = False
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     model_name: str = "main"
+    functions: bool = False
 
 
 def export(
@@ -97,6 +100,8 @@ def export(
         metadata_props={"jax": jax.__version__, **options.metadata},
     )
     _tidy(model)
+    if options.functions:
+        extract_functions(model)
     return model
 
 
