@@ -82,6 +82,8 @@ def _why_not_integer_divide(node: Node) -> str | None:
 def _is_guarded(value: Any) -> bool:
     """Whether a divisor comes from a selection that replaced zeros by ones."""
     node = value.producer
+    while node is not None and node.name == "reshape":
+        node = node.inputs[0].producer
     if node is None or node.name != "select_n":
         return False
     return any(_holds_only(case, 1) for case in node.inputs[1:])

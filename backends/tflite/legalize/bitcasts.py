@@ -107,6 +107,6 @@ def _half_bits(x: jax.Array) -> jax.Array:
     magnitude = lax.bitcast_convert_type(size, np.float32)
     normal = lax.shift_right_logical(size - (112 << 23), jnp.int32(13))
     subnormal = jnp.round(magnitude * np.float32(2.0**24)).astype(np.int32)
-    special = jnp.where(x != x, 0x7E00, 31 << 10)
+    special = jnp.where(x != x, np.int32(0x7E00), np.int32(31 << 10))
     half = jnp.where(magnitude < np.float32(2.0**-14), subnormal, jnp.where(magnitude > 65504, special, normal))
-    return jnp.where((x != x), special, half) + jnp.where(negative, 1 << 15, 0)
+    return jnp.where((x != x), special, half) + jnp.where(negative, np.int32(1 << 15), np.int32(0))

@@ -24,6 +24,10 @@ def _why_not_int64(node: Node) -> str | None:
     return None if node.inputs[0].dtype == np.int64 else f"it takes {node.inputs[0].dtype}"
 
 
+def _why_not_float32(node: Node) -> str | None:
+    return None if node.inputs[0].dtype == np.float32 else f"it takes {node.inputs[0].dtype}"
+
+
 def _why_not_bool(node: Node) -> str | None:
     return None if node.inputs[0].dtype == np.bool_ else f"it takes {node.inputs[0].dtype}"
 
@@ -242,8 +246,8 @@ def _next_after(x: Array, y: Array) -> Array:
     """One step in the order of the bits, towards y; subnormal numbers count as 0, as in XLA on a CPU."""
     bits = lax.bitcast_convert_type(x, np.int32)
     away = (y > x) == (x > 0)
-    stepped = lax.bitcast_convert_type(bits + jnp.where(away, 1, -1), np.float32)
-    tiny = lax.bitcast_convert_type(jnp.where(y > 0, 1, np.iinfo(np.int32).min + 1), np.float32)
+    stepped = lax.bitcast_convert_type(bits + jnp.where(away, np.int32(1), np.int32(-1)), np.float32)
+    tiny = lax.bitcast_convert_type(jnp.where(y > 0, np.int32(1), np.int32(np.iinfo(np.int32).min + 1)), np.float32)
     result = jnp.where(x == y, y, jnp.where(x == 0, tiny, stepped))
     return jnp.where((x != x) | (y != y), np.float32(np.nan), result)
 
@@ -303,6 +307,6 @@ RULES = (
     ),
     lowering("wide-leading-zeros", "clz", _wide_leading_zeros, _why_not_int64, "exact", any_size=True),
     lowering("exclusive-or-of-booleans", "xor", _different, _why_not_bool, "exact", any_size=True),
-    lowering("next-after", "nextafter", _next_after, None, "exact", any_size=True),
+    lowering("next-after", "nextafter", _next_after, _why_not_float32, "exact", any_size=True),
     lowering("reduce-precision", "reduce_precision", _reduce_precision, None, "exact", any_size=True),
 )

@@ -32,8 +32,8 @@ _LINEAR = frozenset({
 
 
 def pair(re: Array, im: Array) -> Array:
-    """The carrier of a complex number with these parts."""
-    return jnp.stack([re, im], axis=-1)
+    """The carrier of complex numbers with these parts."""
+    return jnp.stack(jnp.broadcast_arrays(re, im), axis=-1)
 
 
 def parts(z: Array) -> tuple[Array, Array]:
@@ -59,7 +59,7 @@ def _by_parts(site: Site, *arrays: Array) -> Any:
         operands = [
             x[..., k] if kind_of(aval.dtype) == "complex" else x for x, aval in zip(arrays, site.operands, strict=True)
         ]
-        halves.append(bind(site, operands))
+        halves.append(bind(site, operands, part=k))
     if site.node.primitive.multiple_results:
         return [pair(re, im) for re, im in zip(*halves, strict=True)]
     return pair(*halves)

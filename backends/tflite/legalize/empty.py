@@ -10,7 +10,9 @@ import numpy as np
 from jax import lax
 from jax.extend import core as jex_core
 
-from ....core.node import REGION_PARAMS, Node
+from ....core.graph import Graph
+from ....core.node import REGION_PARAMS, Node, Value
+from .carriers import NATIVE
 from .rule import node_lowering
 
 Array = jax.Array
@@ -27,6 +29,10 @@ _OTHERS = tuple(
 )
 
 
+_CUTS = ("slice", "reshape", "convert_element_type")
+"""What `compute_empty_outputs` makes an empty output of."""
+
+
 def _nothing(node: Node, *operands: Array) -> list[Array]:
     return [lax.broadcast(np.zeros((), v.dtype), v.shape) for v in node.outputs]
 
@@ -34,6 +40,8 @@ def _nothing(node: Node, *operands: Array) -> list[Array]:
 def _why_not_nothing(node: Node) -> str | None:
     if node.effects or not node.outputs:
         return "it has effects"
+    if node.name in _CUTS and all(user.name in (*_CUTS, "return") for user in node.outputs[0].users):
+        return "it is what makes an output"
     return None if all(0 in v.shape for v in node.outputs) else "its result has elements"
 
 
@@ -82,6 +90,38 @@ def _first(node: Node, x: Array, *rest: Array) -> Array:
 def _why_not_unwritten(node: Node) -> str | None:
     update = node.inputs[1 if node.name == "dynamic_update_slice" else 2]
     return None if 0 in update.shape else "something is written"
+
+
+def compute_empty_outputs(graph: Graph) -> bool:
+    """Makes outputs without elements depend on an input: the interpreter does not return empty constants."""
+    sources = [value for value in graph.inputs if is_native(value)]
+    changed = False
+    for index, value in enumerate(graph.outputs):
+        is_input = value.producer is None and not value.is_const
+        if 0 not in value.shape or is_input or not sources or not is_native(value) or _is_cut(value):
+            continue
+        static = (value.shape, value.dtype)
+        new = graph.splice(_cut, sources[0], before=graph.terminator, rule="empty-output", static=static)[0]
+        graph.set_operand(graph.terminator, index, new)
+        changed = True
+    return changed
+
+
+def _cut(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Nothing of ``x``; not a slice that the rule for empty results would replace."""
+    return lax.convert_element_type(lax.slice(x.reshape(-1), [0], [0]).reshape(shape), dtype)
+
+
+def _is_cut(value: Value) -> bool:
+    node = value.producer
+    while node is not None and node.name in ("convert_element_type", "reshape"):
+        node = node.inputs[0].producer
+    return node is not None and node.name == "slice"
+
+
+def is_native(value: Value) -> bool:
+    """Whether a value has known sizes and a type that TFLite computes with."""
+    return value.dtype in NATIVE and all(isinstance(size, int) for size in value.shape)
 
 
 _REDUCTIONS = "reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or reduce_xor"

@@ -11,6 +11,7 @@ from ....core.pass_ import PassContext, RewritePass
 from ....core.program import Program
 from ....core.rewrite import Numerics, Rule, RuleIndex, rewrite
 from .choice import choose
+from .empty import compute_empty_outputs
 from .known_keys import fold_known_keys
 from .retype import Retyper, needs_retyping
 from .rules import RULES
@@ -54,7 +55,7 @@ class LegalizeTFLite(RewritePass):
             changed |= again
             if not again:
                 break
-        return changed
+        return compute_empty_outputs(graph) or changed
 
     def effective_numerics(self, context: PassContext) -> Numerics:
         """The loosest of the rules that applied; carrying types may drop precision."""

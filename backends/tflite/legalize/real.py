@@ -92,8 +92,8 @@ def _is_index(site: Site, index: int) -> bool:
     return name == "dynamic_update_slice" and index > 1
 
 
-def bind(site: Site, operands: Sequence[jax.Array]) -> Any:
-    """The operation on operands of other types."""
+def bind(site: Site, operands: Sequence[jax.Array], part: int = 0) -> Any:
+    """The operation on operands of other types; ``part`` is 1 for the imaginary parts."""
     name = site.node.name
     if name in _SCATTERS:
         keep = ("indices_are_sorted", "unique_indices", "mode")
@@ -104,13 +104,18 @@ def bind(site: Site, operands: Sequence[jax.Array]) -> Any:
         if params.get(key) is not None:
             params[key] = carrier_dtype(np.dtype(params[key]))
     if name == "gather" and kind_of(site.dtype) != "native":
-        params["fill_value"] = _fill_value(params.get("fill_value"), site.dtype)
+        params["fill_value"] = _fill_value(params.get("fill_value"), site.dtype, part)
     if name in ("dot_general", "conv_general_dilated"):
         params["precision"] = None
     return site.node.primitive.bind(*operands, **params)
 
 
-def _fill_value(given: Any, dtype: Any) -> Any:
+def _fill_value(given: Any, dtype: Any, part: int) -> Any:
+    if kind_of(dtype) == "complex":
+        number = complex(np.nan if given is None else given)
+        return number.imag if part else number.real
+    if kind_of(dtype) == "key":
+        return given
     if kind_of(dtype) == "float":
         return given if given is None else float(given)
     info = jnp.iinfo(dtype)

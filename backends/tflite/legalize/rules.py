@@ -6,15 +6,19 @@ from ....core.rewrite import Rule
 from . import (
     arithmetic,
     bits,
+    branches,
     casts,
     convolution,
     empty,
     gathering,
     linear_algebra,
+    loops,
     matrices,
     rank,
     scattering,
+    solves,
     sorting,
+    transposes,
     windows,
 )
 
@@ -22,6 +26,7 @@ _FAMILIES = (
     empty,
     arithmetic,
     bits,
+    branches,
     casts,
     gathering,
     scattering,
@@ -29,8 +34,11 @@ _FAMILIES = (
     matrices,
     convolution,
     windows,
+    solves,
     linear_algebra,
+    loops,
     rank,
+    transposes,
 )
 
 RULES: tuple[Rule, ...] = tuple(rule for family in _FAMILIES for rule in family.RULES)

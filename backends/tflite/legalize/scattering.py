@@ -17,6 +17,7 @@ from jax import lax
 
 from ....core.node import Node
 from .rule import node_lowering
+from .windows import elementwise
 
 Array = jax.Array
 
@@ -73,8 +74,17 @@ class Scatter:
         if updates.shape[0] * table.size <= MOST_SELECTED:
             written = _selected(table, rows, updates, self.reduction)
         else:
-            written = _looped(table, rows, updates, self.reduction)
+            written = _looped(table, rows, updates, _COMBINE[self.reduction])
         return self._as_operand(written)
+
+    def apply(self, body: Any, consts: Any) -> Array:
+        """The operand with a function of each element and its update, one update after the other."""
+        table, rows, updates = self._as_rows()
+
+        def combine(x: Array, y: Array) -> Array:
+            return elementwise(body, consts, [x, y])[0]
+
+        return self._as_operand(_looped(table, rows, updates, combine))
 
     def set(self) -> Array:
         """The operand with the updates written into it: of several for a row, the last one."""
@@ -137,6 +147,20 @@ class Scatter:
         return lax.transpose(moved, [order.index(axis) for axis in range(len(order))])
 
 
+def _apply(node: Node, operand: Array, indices: Array, updates: Array) -> Array:
+    """A function of the program, of the old element and the update."""
+    return Scatter(node, operand, indices, updates).apply(node.params["update_jaxpr"], node.params["update_consts"])
+
+
+def _why_not_apply(node: Node) -> str | None:
+    return None if _has_function(node) else "it only sets"
+
+
+def _has_function(node: Node) -> bool:
+    body = node.params.get("update_jaxpr")
+    return body is not None and bool(getattr(body, "jaxpr", body).eqns)
+
+
 def _selected(table: Array, rows: Array, updates: Array, reduction: str) -> Array:
     hits = lax.broadcasted_iota(np.int32, (table.shape[0], 1), 0) == rows[None, :]
     neutral = _neutral(reduction, table.dtype)
@@ -145,12 +169,12 @@ def _selected(table: Array, rows: Array, updates: Array, reduction: str) -> Arra
     return _COMBINE[reduction](table, reduced.astype(table.dtype))
 
 
-def _looped(table: Array, rows: Array, updates: Array, reduction: str) -> Array:
+def _looped(table: Array, rows: Array, updates: Array, combine: Callable[[Array, Array], Array]) -> Array:
     def write(k: Any, table: Array) -> Array:
         row = lax.dynamic_index_in_dim(rows, k, 0, keepdims=False)
         place = jnp.maximum(row, 0)
         old = lax.dynamic_slice(table, (place, jnp.int32(0)), (1, table.shape[1]))
-        new = _COMBINE[reduction](old, lax.dynamic_slice(updates, (k, jnp.int32(0)), (1, table.shape[1])))
+        new = combine(old, lax.dynamic_slice(updates, (k, jnp.int32(0)), (1, table.shape[1])))
         return lax.dynamic_update_slice(table, jnp.where(row >= 0, new, old), (place, jnp.int32(0)))
 
     result: Array = lax.fori_loop(np.int32(0), np.int32(rows.shape[0]), write, table)
@@ -179,15 +203,11 @@ _COMBINE: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def _why_not_set(node: Node) -> str | None:
-    body = node.params.get("update_jaxpr")
-    if body is not None and body.eqns:
-        return "it has a function of its own"
-    if not node.inputs[0].shape:
-        return None
-    return "TFLite has a scatter that sets"
+    return "TFLite has a scatter that sets" if node.inputs[0].shape else None
 
 
 RULES = (
     node_lowering("selected-updates", tuple(_REDUCTIONS), _scatter),
+    node_lowering("applied-updates", "scatter", _apply, _why_not_apply),
     node_lowering("last-update", "scatter", _set, _why_not_set, "exact"),
 )

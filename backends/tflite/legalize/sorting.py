@@ -42,6 +42,19 @@ def take_last(x: Array, places: Array) -> Array:
     return take_rows(x.reshape(-1), flat).reshape(places.shape)
 
 
+def _total_order(node: Node, x: Array, y: Array) -> Array:
+    """Comparisons that tell zeros apart, and order NaN of either sign: those of the bits."""
+    compare = {"eq_to": lax.eq, "le_to": lax.le, "lt_to": lax.lt}[node.name]
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return compare(x, y)
+    keys = []
+    for value in (x, y):
+        bits = lax.bitcast_convert_type(value, np.int32)
+        size = bits + np.int32(np.iinfo(np.int32).min)  # without the sign bit
+        keys.append(jnp.where(bits < 0, -1 - size, bits))
+    return compare(*keys)
+
+
 def _sort(node: Node, *operands: Array) -> list[Array]:
     dimension, keys = node.params["dimension"], node.params["num_keys"]
     moved = [jnp.moveaxis(x, dimension, -1) for x in operands]
@@ -100,5 +113,6 @@ RULES = (
     node_lowering("sort-by-places", "sort", _sort, None, "exact"),
     node_lowering("places-of-the-largest", "top_k", _top_k, _why_not_top_k, "exact"),
     node_lowering("exact-top-k", "approx_top_k", _approximate_top_k),
+    node_lowering("order-of-bits", "eq_to le_to lt_to", _total_order, None, "exact"),
     node_lowering("places-of-extrema", "argmax argmin", _extremum, _why_not_extremum, "exact"),
 )

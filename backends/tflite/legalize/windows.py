@@ -73,8 +73,8 @@ def _why_not_cumulative(node: Node) -> str | None:
 
 def _combiner(node: Node) -> Combine:
     """The function of a window, of two arrays."""
-    body, consts = _open(node.params["jaxpr"], node.params.get("consts", ()))
-    return lambda x, y: _elementwise(body, consts, [x, y])[0]
+    body, consts = node.params["jaxpr"], node.params.get("consts", ())
+    return lambda x, y: elementwise(body, consts, [x, y])[0]
 
 
 def _cells(x: Array, filler: Array, params: Any, base_dilation: Sequence[int]) -> list[Array]:
@@ -120,10 +120,10 @@ def _reduce(node: Node, *operands: Array) -> list[Array]:
     count = len(operands) // 2
     arrays, starts = operands[:count], operands[count:]
     axes = node.params["dimensions"]
-    body, consts = _open(node.params["jaxpr"], node.params.get("consts", ()))
+    body, consts = node.params["jaxpr"], node.params.get("consts", ())
 
     def combine(x: Sequence[Array], y: Sequence[Array]) -> list[Array]:
-        return jax.tree.leaves(_elementwise(body, consts, [*x, *y]))
+        return jax.tree.leaves(elementwise(body, consts, [*x, *y]))
 
     kept = [a for a in range(arrays[0].ndim) if a not in axes]
     lines = [lax.transpose(x, (*axes, *kept)).reshape(-1, *(x.shape[a] for a in kept)) for x in arrays]
@@ -144,8 +144,9 @@ def _open(body: Any, consts: Any) -> tuple[Any, Any]:
     return (body.jaxpr, body.consts) if hasattr(body, "consts") else (body, consts)
 
 
-def _elementwise(body: Any, consts: Any, arrays: Sequence[Array]) -> list[Array]:
-    """A function of scalars on arrays of one shape."""
+def elementwise(body: Any, consts: Any, arrays: Sequence[Array]) -> list[Array]:
+    """A function of scalars, given as a jaxpr, on arrays of one shape."""
+    body, consts = _open(body, consts)
 
     def scalars(*values: Array) -> list[Array]:
         return _compat.eval_jaxpr(body, consts, *values)

@@ -18,7 +18,42 @@ def outline_loops(module: Any) -> int:
     with module.context, ir.Location.unknown():
         for number, loop in enumerate(loops):
             _outline(module, _closed(loop), number)
+        for function in list(module.body.operations):
+            if "private" in str(_attributes(function.operation).get("sym_visibility")):
+                _copy_arguments_of_branches(function)
     return len(loops)
+
+
+def _copy_arguments_of_branches(function: Any) -> None:
+    """Lets branches read copies of the function's arguments: litert-converter 0.5 takes an argument for the first one.
+
+    It does so in every function but the main one, silently.
+    """
+    from litert_converter.mlir import ir
+
+    branches = [op for op in _operations(function) if op.name == "tfl.if"]
+    copies: dict[Any, Any] = {}
+    for branch in branches:
+        block = function.operation.regions[0].blocks[0]
+        for value in dict.fromkeys([*branch.operands, *(v for region in branch.regions for v in _captured(region))]):
+            if value not in list(block.arguments):
+                continue
+            if value not in copies:
+                with ir.InsertionPoint.at_block_begin(block):
+                    copies[value] = _copy(value)
+            for region in branch.regions:
+                _replace_inside(region, value, copies[value])
+            for position, operand in enumerate(branch.operands):
+                if operand == value:
+                    branch.operands[position] = copies[value]
+
+
+def _copy(value: Any) -> Any:
+    """The result of an operation that changes nothing, of a kind that the converter does not take away again."""
+    from litert_converter.mlir import ir
+
+    name = "tfl.logical_or" if str(value.type.element_type) == "i1" else "tfl.maximum"
+    return ir.Operation.create(name, results=[value.type], operands=[value, value]).results[0]
 
 
 def _operations(root: Any) -> Iterator[Any]:
