@@ -12,7 +12,8 @@ from ..core.target import Target
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
 _PHASES = "phase(simplify),phase(optimize),phase(legalize)"
 _GPU = f"inline,{_CLEAN_UP},fold-batch-norm,{_PHASES},{_CLEAN_UP},phase(finish)"
-_CPU = f"inline,{_CLEAN_UP},fold-batch-norm,layout{{to=nhwc}},{_PHASES},{_CLEAN_UP},compile-options,phase(finish)"
+_LAST = "materialize,compile-options,phase(finish)"
+_CPU = f"inline,{_CLEAN_UP},fold-batch-norm,layout{{to=nhwc}},{_PHASES},{_CLEAN_UP},{_LAST}"
 
 _FUSION = "xla_cpu_experimental_ynn_fusion_type"
 _INDIVIDUAL = "LIBRARY_FUSION_TYPE_INDIVIDUAL"
@@ -20,11 +21,12 @@ _INDIVIDUAL = "LIBRARY_FUSION_TYPE_INDIVIDUAL"
 
 @hookimpl
 def xlapass_passes() -> Mapping[str, Entry]:
-    """The pass that measures options of XLA."""
+    """What knows how XLA makes loops of a program, and the pass that measures options of XLA."""
     return {
+        "materialize": Entry("xlapass.passes.materialize:Materialize", "compute once what XLA:CPU would compute again"),
         "compile-options": Entry(
             "xlapass.passes.compile_options:SelectCompileOptions", "XLA options that suit the program, by measurement"
-        )
+        ),
     }
 
 
