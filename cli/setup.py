@@ -83,7 +83,8 @@ def _require_module(name: str) -> None:
         found = True
     if not found:
         raise UsageError(
-            f"there is no plugin or module {name!r}", hint="-p takes an importable name, such as my_package.plugin"
+            f"there is no plugin or module {name!r}",
+            hint="-p takes an importable name, such as my_package.plugin; pipelines are named with --pipeline",
         )
 
 
