@@ -42,7 +42,8 @@ class PassContext:
       target: what the program is compiled for, or None.
       numerics: the loosest change that the user permits.
       log: rewrite statistics of this run of this pass.
-      details: facts about this run that the pass adds to the report, JSON-able.
+      details: facts about this run that the pass adds to the report, JSON-able. Under ``tables`` stand tables that the
+        report shows: lists of rows by title, a row being a mapping from headings.
       report_progress: to be called now and then by a pass that takes long.
     """
 
@@ -63,12 +64,15 @@ class PassResult:
       changed: whether anything changed; the manager checks the claim.
       numerics: what this run may have done to results, when that differs from the pass's declaration.
       details: further facts for the report, JSON-able.
+      rounding: the float dtype to whose digits a lossy run rounded values, where it did nothing worse: verification
+        then allows no more than that explains.
     """
 
     program: Program
     changed: bool
     numerics: Numerics | None = None
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rounding: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

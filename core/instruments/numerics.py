@@ -34,6 +34,13 @@ roundings of the dtype, which is what networks of a hundred layers show."""
 LOSSY_TOLERANCE = 0.1
 """Largest relative L2 difference after a lossy pass: a wrong scale or layout exceeds it, 8-bit weights do not."""
 
+ROUNDINGS = 8
+"""Where a lossy pass says to which dtype it rounded, the largest relative L2 difference is so many units in the last
+place of that: networks of fifty layers show one."""
+
+SENSITIVITY_MARGIN = 2
+"""Roundings inside a program may move results this many times as far as roundings of its inputs and constants."""
+
 INTEGER_DISAGREEMENT = 0.01
 """Fraction of integer outputs that may differ when floats were rounded differently: argmax of near ties."""
 
@@ -60,50 +67,75 @@ class Difference:
         return f"output {self.output!r} differs by {self.error:.3g} on {self.inputs} (allowed: {self.allowed:.3g})"
 
 
-def compare_programs(before: Program, after: Program, numerics: Numerics, *, seed: int = 0) -> Difference | None:
+def compare_programs(
+    before: Program, after: Program, numerics: Numerics, *, seed: int = 0, rounding: str | None = None
+) -> Difference | None:
     """Runs both programs on example and adversarial inputs; returns the first difference beyond ``numerics``.
 
     Programs whose effects reach outside (printing, callbacks) are compared too, so their effects happen.
+
+    Args:
+      before, after: the programs.
+      numerics: what ``after`` may do to results.
+      seed: of random inputs.
+      rounding: of a lossy change that only rounds, the float dtype to which it does.
     """
-    return _compare(before, evaluator(before), after, evaluator(after), numerics, seed)
+    return _compare(before, evaluator(before), after, evaluator(after), numerics, seed, rounding)
 
 
 def _compare(
-    before: Program, run_before: Evaluator, after: Program, run_after: Evaluator, numerics: Numerics, seed: int = 0
+    before: Program,
+    run_before: Evaluator,
+    after: Program,
+    run_after: Evaluator,
+    numerics: Numerics,
+    seed: int = 0,
+    rounding: str | None = None,
 ) -> Difference | None:
-    found = _first_difference(before, run_before, after, run_after, numerics, seed)
+    found = _first_difference(before, run_before, after, run_after, numerics, seed, rounding)
     if found is None or numerics != "exact" or not all(runs_unsimplified(p.jaxpr.jaxpr) for p in (before, after)):
         return found
     strict = [evaluator(program, simplified=False) for program in (before, after)]
-    return _first_difference(before, strict[0], after, strict[1], numerics, seed)
+    return _first_difference(before, strict[0], after, strict[1], numerics, seed, rounding)
 
 
 def _first_difference(
-    before: Program, run_before: Evaluator, after: Program, run_after: Evaluator, numerics: Numerics, seed: int
+    before: Program,
+    run_before: Evaluator,
+    after: Program,
+    run_after: Evaluator,
+    numerics: Numerics,
+    seed: int,
+    rounding: str | None,
 ) -> Difference | None:
     for name, flat in verification_inputs(before, special=numerics == "exact", seed=seed):
         expected = before.as_traced(run_before(flat), outputs=True)
         actual = after.as_traced(run_after(after.as_converted(before.as_traced(flat))), outputs=True)
         for output, want, have in zip(before.output_names, expected, actual, strict=True):
-            error, allowed = difference(want, have, numerics)
-            if error > allowed and numerics == "reassociating":
-                allowed = max(allowed, _sensitivity(before, flat, expected, before.output_names.index(output)))
+            error, allowed = difference(want, have, numerics, rounding)
+            if error > allowed and (numerics == "reassociating" or rounding is not None):
+                index = before.output_names.index(output)
+                allowed = max(allowed, _sensitivity(before, flat, expected, index, rounding))
             if error > allowed:
                 return Difference(output, name, error, allowed, flat)
     return None
 
 
-def _sensitivity(program: Program, flat: Sequence[Any], expected: Sequence[Any], output: int) -> float:
-    """How far an output moves when all inputs and constants move by as much as a reassociating pass may round.
+def _sensitivity(
+    program: Program, flat: Sequence[Any], expected: Sequence[Any], output: int, rounding: str | None
+) -> float:
+    """How far an output moves when all inputs and constants move by as much as a pass may round.
 
     Where large numbers cancel (the variance of a constant row, say), roundings show that are large beside the result,
     and no fault of the pass: a backward stable algorithm is as good as exact results for inputs that are a little off.
     """
     rng = np.random.default_rng(0)
-    consts = [_nudged(const, rng) for const in program.consts]
+    consts = [_nudged(const, rng, rounding) for const in program.consts]
     moved = program.replace(jaxpr=jex_core.ClosedJaxpr(program.jaxpr.jaxpr, consts))
-    results = moved.as_traced(evaluator(moved)([_nudged(value, rng) for value in flat]), outputs=True)
+    results = moved.as_traced(evaluator(moved)([_nudged(value, rng, rounding) for value in flat]), outputs=True)
     want, have = expected[output], results[output]
+    if rounding is not None:
+        return SENSITIVITY_MARGIN * difference(want, have, "lossy")[0]
     if not jnp.issubdtype(want.dtype, jnp.inexact):
         return 0.0
     wide = np.complex128 if jnp.issubdtype(want.dtype, jnp.complexfloating) else np.float64
@@ -111,9 +143,11 @@ def _sensitivity(program: Program, flat: Sequence[Any], expected: Sequence[Any],
     return float(np.max(gaps[np.isfinite(gaps)], initial=0.0))
 
 
-def _nudged(value: Any, rng: np.random.Generator) -> Any:
-    """``value`` with every float moved by up to its `REASSOCIATING_TOLERANCE`, relative to itself."""
+def _nudged(value: Any, rng: np.random.Generator, rounding: str | None) -> Any:
+    """``value`` with every float moved by its `REASSOCIATING_TOLERANCE`, relative to itself, or as rounding does."""
     tolerance = REASSOCIATING_TOLERANCE.get(str(value.dtype))
+    if tolerance is not None and rounding is not None:
+        tolerance = float(jnp.finfo(rounding).eps)
     if tolerance is None:
         return value
     array = np.asarray(value)
@@ -122,7 +156,7 @@ def _nudged(value: Any, rng: np.random.Generator) -> Any:
         return (array * factors).astype(array.dtype)
 
 
-def difference(want: Any, have: Any, numerics: Numerics) -> tuple[float, float]:
+def difference(want: Any, have: Any, numerics: Numerics, rounding: str | None = None) -> tuple[float, float]:
     """``(error, allowed)`` of one output; an error of infinity where NaN or infinity stand in different places."""
     if jnp.issubdtype(want.dtype, jax.dtypes.prng_key):
         want, have = jax.random.key_data(want), jax.random.key_data(have)
@@ -144,7 +178,8 @@ def difference(want: Any, have: Any, numerics: Numerics) -> tuple[float, float]:
     if want.size == 0:
         return 0.0, tolerance
     if numerics == "lossy":
-        return float(np.linalg.norm(want - have)), LOSSY_TOLERANCE * float(np.linalg.norm(want)) + 1e-6
+        relative = LOSSY_TOLERANCE if rounding is None else ROUNDINGS * float(jnp.finfo(rounding).eps)
+        return float(np.linalg.norm(want - have)), relative * float(np.linalg.norm(want)) + 1e-6
     return float(np.max(np.abs(want - have))), tolerance * max(float(np.max(np.abs(want))), 1e-30)
 
 
@@ -175,11 +210,14 @@ class NumericalVerifier(Instrument):
             return
         before, after = event.before, event.result.program
         run_before, run_after = self._evaluator_of(before), evaluator(after)
-        found = _compare(before, run_before, after, run_after, event.numerics)
+        rounding = event.result.rounding if event.numerics == "lossy" else None
+        found = _compare(before, run_before, after, run_after, event.numerics, rounding=rounding)
         self._compiled = after, run_after
         if found is None:
             return
-        place = locate_difference(before, after, found.flat_inputs, lambda a, b: _differs(a, b, event.numerics))
+        place = locate_difference(
+            before, after, found.flat_inputs, lambda a, b: _differs(a, b, event.numerics, rounding)
+        )
         step = event.step
         hits = [name for name, statistics in event.context.log.rules.items() if statistics.hits]
         culprit = f"; {place}" if place is not None else f"; rules that applied: {', '.join(hits)}" if hits else ""
@@ -198,6 +236,6 @@ class NumericalVerifier(Instrument):
         return evaluator(program)
 
 
-def _differs(want: Any, have: Any, numerics: Numerics) -> bool:
-    error, allowed = difference(want, have, numerics)
+def _differs(want: Any, have: Any, numerics: Numerics, rounding: str | None) -> bool:
+    error, allowed = difference(want, have, numerics, rounding)
     return error > allowed

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 import jax.numpy as jnp
 
 from ...core.graph import Graph
-from ...core.pass_ import GraphPass, PassContext
+from ...core.pass_ import GraphPass, PassContext, PassResult
 from ...core.precision import AUTO, find_policy
+from ...core.program import Program
 from ...core.rewrite import Numerics
 from .constants import Constants
 from .motion import CastMotion
@@ -50,6 +51,10 @@ class MixedPrecision(GraphPass):
         if constants.bytes:
             details["constant bytes"] = {"before": constants.bytes, "after": constants.bytes // 2}
         return changed
+
+    def run(self, program: Program, context: PassContext) -> PassResult:
+        """As every pass on graphs; and verification hears to which dtype values were rounded."""
+        return dataclasses.replace(super().run(program, context), rounding=self.dtype)
 
     def effective_numerics(self, context: PassContext) -> Numerics:
         """Moving casts is exact; only what was put in the small type is rounded."""

@@ -147,3 +147,26 @@ def test_exact_division_by_constants():
     subject = pass_of(op.div(x, y), lambda x, y: -((-x) / y), check=lambda m: once(m, "neg"))
     values = np.linspace(0.1, 9.7, 50, dtype=np.float32)
     assert verify(subject, lambda v: v / 7.3, values).history
+
+
+@pytest.mark.parametrize(("factor", "rounding", "found"), [
+    (1.05, None, False), (1.05, "bfloat16", False), (1.05, "float16", True), (1.004, "float16", False),
+    (1.2, "bfloat16", True), (1.2, None, True),
+])  # fmt: skip
+def test_rounding_allows_what_the_dtype_explains(factor, rounding, found):
+    v = np.random.default_rng(0).standard_normal(100).astype(np.float32)
+    before, after = trace(lambda v: v + 0.0, v), trace(lambda v: v * factor, v)
+    assert (compare_programs(before, after, "lossy", rounding=rounding) is not None) == found
+
+
+def test_rounding_where_large_numbers_cancel():
+    """The difference is all rounding, and so is what is left of it when inputs are rounded."""
+    v = np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)
+    before = trace(lambda v: (v + 1000.0) - 1000.0, v)
+    after = trace(lambda v: ((v + 1000.0).astype(jnp.bfloat16).astype(jnp.float32)) - 1000.0, v)
+    assert compare_programs(before, after, "lossy", rounding="bfloat16") is not None
+    w = v + 1000
+    before = trace(lambda v, w: jnp.sum(v * w, -1) - jnp.sum(v, -1) * 1000, v, w)
+    after = trace(lambda v, w: jnp.sum(v * w.astype(jnp.bfloat16), -1) - jnp.sum(v, -1) * 1000, v, w)
+    assert compare_programs(before, after, "lossy") is not None
+    assert compare_programs(before, after, "lossy", rounding="bfloat16") is None
