@@ -325,6 +325,11 @@ def _add_pipeline(parser: Parser) -> None:
     group.add_argument("--numerics", choices=NUMERICS, help="the loosest change to results allowed (default: lossy)")
     group.add_argument("--skip", metavar="PASS", action="append", default=[], help="leave a pass out; repeatable")
     group.add_argument("--stop-after", metavar="PASS", help="run no pass after this one")
+    group.add_argument(
+        "--accuracy-target",
+        metavar="METRIC>NUMBER",
+        help="leave in float what int8 harms most, until cosine>0.999, sqnr>35, agreement>0.99 or module:function>1",
+    )
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument("--tune", action="store_true", help="let measurements on this machine decide, and keep them")
     tuning.add_argument(

@@ -105,6 +105,9 @@ def make_plan(args: argparse.Namespace, settings: Settings, registry: Registry) 
         tune=tuning,
     )
     chosen = _with_file_options(chosen, args)
+    if args.accuracy_target is not None:
+        aimed = chosen.pipeline.with_option("accuracy_target", args.accuracy_target)
+        chosen = dataclasses.replace(chosen, pipeline=aimed)
     return _unverified(chosen) if getattr(args, "no_verify", False) else chosen
 
 

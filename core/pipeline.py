@@ -77,6 +77,16 @@ class Pipeline:
         """The pipeline in which measurements decide, wherever a pass can measure."""
         return Pipeline(_map_steps(self.items, lambda one: one.tuned(tuning)))
 
+    def with_option(self, field: str, value: Any) -> Pipeline:
+        """The pipeline with an option set in every pass that has it; raises `UsageError` where none has."""
+        if not any(hasattr(step.pass_, field) for step in self.steps()):
+            raise UsageError(f"no pass of the pipeline has the option {options.option_name(field)!r}")
+
+        def change(one: Pass) -> Pass:
+            return dataclasses.replace(one, **{field: value}) if hasattr(one, field) else one
+
+        return Pipeline(_map_steps(self.items, change))
+
     def validate(self) -> None:
         """Raises `UsageError` when the passes cannot run in this order."""
         seen: set[str] = set()

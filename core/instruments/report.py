@@ -136,6 +136,11 @@ class Report(Instrument):
             for (operation, where, form, gain), count in counts.items():
                 table.add_row(operation, where, form, str(count), gain)
             yield table
+        for title, rows in (t for r in self.records for t in r.details.get("tables", {}).items()):
+            table = Table(*(rows[0] if rows else ()), title=title, title_justify="left")
+            for row in rows:
+                table.add_row(*map(str, row.values()))
+            yield table
         for choice in (c for r in self.records for c in r.details.get("options", ())):
             yield f"compile options: {choice['set']} ({choice['gain']:.2f}x measured)"
         for tuned in (r.details["tuned"] for r in self.records if "tuned" in r.details):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Container
 from typing import Any
 
@@ -126,6 +127,21 @@ def free_axes(node: Node, side: int) -> tuple[int, ...]:
     """The axes of one operand of a ``dot_general`` that appear in the result."""
     (contracting, batch) = node.params["dimension_numbers"]
     return tuple(k for k in range(len(node.inputs[side].shape)) if k not in (*contracting[side], *batch[side]))
+
+
+def multiplications(node: Node) -> float:
+    """How many a product takes; sizes that are not known count as one."""
+    sizes = [size if isinstance(size, int) else 1 for size in node.outputs[0].shape]
+    if node.name == "dot_general":
+        (contracting, _), _ = node.params["dimension_numbers"]
+        terms = [node.inputs[0].shape[axis] for axis in contracting]
+    else:
+        terms = [size for k, size in enumerate(node.inputs[1].shape) if k != _kernel_outputs(node)]
+    return float(math.prod(sizes) * math.prod(size if isinstance(size, int) else 1 for size in terms))
+
+
+def _kernel_outputs(node: Node) -> int:
+    return int(node.params["dimension_numbers"].rhs_spec[0])
 
 
 # -- products ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -14,12 +15,13 @@ from ...core.graph import Graph
 from ...core.pass_ import Pass, PassContext, PassResult
 from ...core.program import Program
 from ...core.rewrite import Numerics
+from . import accuracy
 from .arithmetic import Parameters, asymmetric
 from .calibration import Calibration, calibrate
 from .data import flat_batches
 from .emission import Emission, WeightOptions
 from .observers import Method, Range
-from .operations import source
+from .operations import multiplications, source
 from .placement import Placement, place
 from .tables import Scheme, Table, table_for
 from .weights import WeightObserver
@@ -44,6 +46,9 @@ class Quantize(Pass):
       weights: how scales of weights are chosen.
       calibration: a calibration file, read where it exists and written where it does not.
       keep: names of products that stay float, as the report calls them.
+      accuracy_target: such as cosine>0.999, sqnr>35 or module:function>0.9; products stay float until it is met.
+      accuracy_batches: how many of the calibration data's batches accuracy is measured on.
+      plot: a file for a picture of the trade-off.
     """
 
     name: ClassVar[str] = "quantize"
@@ -60,10 +65,17 @@ class Quantize(Pass):
     weights: WeightObserver = "min-max"
     calibration: str = ""
     keep: tuple[str, ...] = ()
+    accuracy_target: str = ""
+    accuracy_batches: int = 4
+    plot: str = ""
 
     def __post_init__(self) -> None:
         if self.bits == 4 and self.scheme != "weight-only":
             raise ValueError("4 bits are for scheme=weight-only")
+        if self.plot and not self.accuracy_target:
+            raise ValueError("plot shows what accuracy-target found")
+        if self.accuracy_batches < 1:
+            raise ValueError("accuracy is measured on at least one batch")
         if self.group < 0:
             raise ValueError("a group has at least one weight")
         if self.group and self.scheme != "weight-only":
@@ -76,15 +88,57 @@ class Quantize(Pass):
         table = table_for(self.target, context.target)
         if self.scheme == "weight-only" and self.bits not in table.weight_bits:
             raise UsageError(f"{table.name} has no kernels for weights of {self.bits} bits")
+        if self.accuracy_target:
+            return self._meeting_target(program, table, context)
+        result, placement = self._quantized(program, table, context, self.keep)
+        details = {**context.details, "operations": self._described(placement)}
+        return PassResult(result, result is not program, details=details)
+
+    def _quantized(
+        self, program: Program, table: Table, context: PassContext, keep: Sequence[str]
+    ) -> tuple[Program, Placement]:
+        """The program with all products but ``keep`` quantized, and where its quantizers stand."""
         graph = Graph(program.jaxpr, provenance=program.provenance)
-        placement = place(graph, table, self.scheme, self.keep)
-        details: dict[str, Any] = {"operations": self._described(placement)}
+        placement = place(graph, table, self.scheme, keep)
         if not placement.operations:
-            return PassResult(program, False, details=details)
+            return program, placement
         parameters = self.parameters(program, placement, table, context)
         Emission(graph, placement, table, self.scheme, parameters, self.weight_options()).run()
-        closed = graph.to_closed()
-        return PassResult(program.replace(jaxpr=closed, provenance=graph.made_by), True, details=details)
+        return program.replace(jaxpr=graph.to_closed(), provenance=graph.made_by), placement
+
+    def _meeting_target(self, program: Program, table: Table, context: PassContext) -> PassResult:
+        """As few products in float as the target takes."""
+        target = accuracy.Target.parse(self.accuracy_target)
+        placement = place(Graph(program.jaxpr), table, self.scheme, self.keep)
+        work = {op.name: multiplications(op.node) for op in placement.operations if op.is_product}
+        batches = self._accuracy_batches(program)
+        calibration = self.calibrated(program, placement, context) if placement.taps() else None
+        known = program.replace(calibration=calibration or batches)
+        exact = [program.evaluate_flat(program.as_converted(flat)) for flat in batches]
+        done = 0
+
+        def evaluate(floats: Sequence[str]) -> float:
+            nonlocal done
+            context.report_progress(done, max(len(work) + 2, done + 1), f"measuring: {program.name}")
+            done += 1
+            trial, _ = self._quantized(known, table, context, (*self.keep, *floats))
+            found = [trial.evaluate_flat(program.as_converted(flat)) for flat in batches]
+            return float(np.mean([accuracy.checked(target.metric, a, b) for a, b in zip(exact, found, strict=True)]))
+
+        found = accuracy.meet(target, work, evaluate)
+        if self.plot:
+            accuracy.plot(found, target, self.plot)
+        result, placement = self._quantized(known, table, context, (*self.keep, *found.keep))
+        result = result.replace(calibration=program.calibration) if result is not known else program
+        details = {"operations": self._described(placement), "tables": found.tables(target)}
+        return PassResult(result, result is not program, details={**context.details, **details})
+
+    def _accuracy_batches(self, program: Program) -> list[Sequence[Any]]:
+        if program.calibration is None or isinstance(program.calibration, Calibration):
+            raise _no_data(program, ())
+        if _file_among(program.calibration):
+            raise UsageError("an accuracy target needs inputs, and a calibration file has none")
+        return list(itertools.islice(flat_batches(program.calibration, program)[0], self.accuracy_batches))
 
     def weight_options(self) -> WeightOptions:
         """How weights are quantized."""
@@ -107,6 +161,8 @@ class Quantize(Pass):
 
     def calibrated(self, program: Program, placement: Placement, context: PassContext) -> Calibration:
         """What is known of the tapped values: from the file, or else from the program's calibration data."""
+        if isinstance(program.calibration, Calibration):
+            return program.calibration
         path = self.calibration or _file_among(program.calibration)
         known = Calibration.load(path) if path and os.path.exists(path) else Calibration()
         missing = known.lacks(tap.name for tap in placement.taps())

@@ -72,7 +72,7 @@ def place(graph: Graph, table: Table, scheme: Scheme, keep: Collection[str] = ()
     operations = _in_company(operations, table)
     outputs = [op for op in operations if _rounds_output(op, operations, table)]
     others = [op for op in found if op.is_product and op not in outputs]
-    names = {id(op.output): op.name for op in others}
+    names = {id(op.output): op.name for op in found if op not in outputs}
     return Placement(operations, outputs, _inputs(operations, outputs, table, names), floats, others)
 
 
