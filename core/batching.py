@@ -193,8 +193,10 @@ def _known(atom: Any, known: Mapping[Any, Where]) -> Where:
     if not isinstance(atom, jex_core.Literal):
         return known.get(atom)
     value = np.asarray(atom.val)
-    is_count = value.dtype.kind in "iu" and bool(np.any((value != 0) & (value % BATCH_SIZE == 0)))
-    return COUNT if is_count else None
+    if value.dtype.kind not in "iu":
+        return None
+    numbers = value.astype(np.int64)
+    return COUNT if np.any((numbers != 0) & (numbers % BATCH_SIZE == 0)) else None
 
 
 def _clamped(eqn: Any, operands: list[Where]) -> list[Where]:

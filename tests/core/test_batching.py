@@ -8,9 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from jax import lax
+from programs import examples, programs
 from xlapass.core.batching import BatchAxes, batch_axes, batch_symbol
 from xlapass.core.errors import UsageError
+from xlapass.core.instruments.evaluation import evaluator
+from xlapass.core.instruments.numerics import difference
+from xlapass.core.specialize import specialize
 from xlapass.core.tracing import trace
 
 RNG = np.random.default_rng(0)
@@ -171,3 +176,26 @@ def test_which_dimension_is_the_batch() -> None:
             batch_symbol(trace(double, X, dynamic=options[0]), options[1])
     with pytest.raises(UsageError, match="fixed size"):
         batch_symbol(trace(double, X))
+
+
+@settings(max_examples=examples(15))
+@given(programs(symbolic=True, most_steps=5))
+def test_what_is_accepted_is_computed_row_by_row(drawn: Any) -> None:
+    with drawn.context():
+        program = trace(drawn.fn, *drawn.args, dynamic=drawn.dynamic)
+        try:
+            axes = batch_axes(program, batch_symbol(program))
+        except UsageError:
+            return
+        rows = [[_row(a, axis, i) for a, axis in zip(drawn.args_for(3), axes.inputs, strict=True)] for i in range(3)]
+        apart = [evaluator(specialize(program, {"batch": 1}))(one) for one in rows]
+        together = evaluator(specialize(program, {"batch": 3}))(list(drawn.args_for(3)))
+    for want, axis, *have in zip(together, axes.outputs, *apart, strict=True):
+        joined = have[0] if axis is None else jnp.concatenate(have, axis)
+        assert (joined.shape, joined.dtype) == (want.shape, want.dtype)
+        error, allowed = difference(want, joined, "reassociating")
+        assert error <= allowed
+
+
+def _row(array: Any, axis: int | None, index: int) -> Any:
+    return array if axis is None else array[(slice(None),) * axis + (slice(index, index + 1),)]
