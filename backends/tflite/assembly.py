@@ -12,21 +12,25 @@ from ...core.errors import CompileError
 from . import flatbuffer
 from .interface import Interface
 from .operators import replace_composites
+from .peephole import simplify_reshapes
 
 METADATA = "xlapass"
 """Name of the metadata entry that says how the file was made: JSON."""
 
 
-def assemble(model: bytes, interface: Interface, facts: Mapping[str, Any]) -> bytes:
+def assemble(model: bytes, interface: Interface, facts: Mapping[str, Any], *, symbolic: bool = False) -> bytes:
     """The file.
 
     Args:
       model: what a converter made, with one signature of inputs ``x0...`` and outputs ``y0...``.
       interface: the names that the file shall have.
       facts: about the making, for the metadata; JSON-able.
+      symbolic: whether the converter did not know all sizes.
     """
     made = flatbuffer.read(model)
     replace_composites(made)
+    if not symbolic:
+        simplify_reshapes(made)
     _rename(made, interface)
     _describe(made, facts)
     return flatbuffer.write(made)

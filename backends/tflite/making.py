@@ -111,7 +111,7 @@ class Maker:
             "pipeline": ",".join(program.history),
             **converted.versions,
         }
-        return assemble(converted.model, interface, facts)
+        return assemble(converted.model, interface, facts, symbolic=program.is_symbolic)
 
     def _converter(self, timeout_s: float) -> Worker:
         return Worker(self.python, timeout_s=timeout_s, memory_bytes=self.memory_bytes)
