@@ -103,6 +103,12 @@ def _few_rows(node: Node) -> str | None:
     return f"XLA:CPU multiplies {size} rows faster in float" if size < FEWEST_ROWS else None
 
 
+def _tflite_dynamic_convolution(node: Node) -> str | None:
+    if node.params["feature_group_count"] != 1:
+        return "LiteRT computes grouped convolutions with dynamic ranges several times slower than in float"
+    return _tflite_convolution(node)
+
+
 SIMULATED = Table("simulated")
 """Quantization simulated in float, as it would be everywhere."""
 
@@ -125,7 +131,7 @@ ONNX = Table(
 TFLITE = Table(
     "tflite",
     convolution=_tflite_convolution,
-    dynamic_convolution=_tflite_convolution,
+    dynamic_convolution=_tflite_dynamic_convolution,
     weight_bits=(8,),
     product_output="always",
     elementwise=frozenset({"add", "mul", "sub", "mean", "concatenate", "average-pool", "logistic", "tanh", "softmax"}),

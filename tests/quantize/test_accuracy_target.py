@@ -50,7 +50,7 @@ def test_the_worst_product_stays_in_float():
 
 
 def test_what_is_good_enough_is_left_alone():
-    program, report = run(",accuracy-target=sqnr>-100")
+    _, report = run(",accuracy-target=sqnr>-100")
     assert all(text == "int8 static" for text in report.records[-1].details["operations"].values())
     assert len(report.records[-1].details["tables"]["trade-off for sqnr>-100"]) == 1
 

@@ -63,9 +63,10 @@ def _linear(
         if ctx.build.opset and ctx.build.opset < 21:
             raise Refusal(f"weights in groups need opset 21, the file is to have {ctx.build.opset}")
         options["block_size"] = int(attributes["group"])
-    zero = ctx.const(np.asarray(zero_point.const).astype(jnp.dtype(dtype)))
-    target = stored_type(eqn.aval.dtype)
-    value = ctx.op(op_type, ctx.full(x), ctx.const(scale.const), zero, to=target, typed=(), **options)
+    operands = [ctx.full(x), ctx.const(scale.const)]
+    if dtype != "int32":  # of which there is no other zero point than zero
+        operands.append(ctx.const(np.asarray(zero_point.const).astype(jnp.dtype(dtype))))
+    value = ctx.op(op_type, *operands, to=stored_type(eqn.aval.dtype), typed=(), **options)
     return ctx.result(value, eqn.aval)
 
 
