@@ -58,6 +58,7 @@ class BatchedExecutable(Executable):
         self.buckets = tuple(sorted(set(buckets)))
         self.batch = batch_symbol(program, batch)
         self.axes: BatchAxes = batch_axes(program, self.batch)
+        self._places = _places_of_symbols(program)
         self._compile_at = compile_at
         self._device = device
         self._compiled: dict[tuple[tuple[str, int], ...], FlatFunction] = {}
@@ -126,21 +127,14 @@ class BatchedExecutable(Executable):
     def _sizes(self, flat: Sequence[Any]) -> dict[str, int]:
         """The size of each symbol in the inputs; raises `UsageError` where two inputs disagree."""
         sizes: dict[str, int] = {}
-        said_by: dict[str, str] = {}
-        for value, aval, name in zip(flat, self.program.in_avals, self.program.input_names, strict=True):
-            for size, dimension in zip(np.shape(value), aval.shape, strict=True):
-                symbol = str(dimension)
-                if isinstance(dimension, int) or symbol not in symbols(self.program):
-                    continue
-                if sizes.setdefault(symbol, size) != size:
-                    raise UsageError(
-                        f"the dimension {symbol!r} of {self.program.name} is {sizes[symbol]} in input "
-                        f"{said_by[symbol]!r} and {size} in input {name!r}"
-                    )
-                said_by.setdefault(symbol, name)
-        missing = [symbol for symbol in symbols(self.program) if symbol not in sizes]
-        if missing:
-            raise UsageError(f"no input of {self.program.name} has an axis that is just {missing[0]!r}")
+        for symbol, index, axis in self._places:
+            size = np.shape(flat[index])[axis]
+            if sizes.setdefault(symbol, size) != size:
+                first = next(i for name, i, _ in self._places if name == symbol)
+                raise UsageError(
+                    f"the dimension {symbol!r} of {self.program.name} is {sizes[symbol]} in input "
+                    f"{self.program.input_names[first]!r} and {size} in input {self.program.input_names[index]!r}"
+                )
         return sizes
 
     def _bucket(self, count: int) -> int:
@@ -264,6 +258,21 @@ class BatchedExecutable(Executable):
         for position in range(count):
             leaves = [out if axis is None else out[position] for out, axis in zip(rows, self.axes.outputs, strict=True)]
             yield jax.tree_util.tree_unflatten(self.program.out_tree, leaves)
+
+
+def _places_of_symbols(program: Program) -> list[tuple[str, int, int]]:
+    """``(symbol, input, axis)`` where an input has an axis that is just a symbol; every symbol must have one."""
+    known = symbols(program)
+    places = [
+        (str(size), index, axis)
+        for index, aval in enumerate(program.in_avals)
+        for axis, size in enumerate(aval.shape)
+        if not isinstance(size, int) and str(size) in known
+    ]
+    missing = set(known) - {symbol for symbol, _, _ in places}
+    if missing:
+        raise UsageError(f"no input of {program.name} has an axis that is just {min(missing)!r}")
+    return places
 
 
 def _copied(value: Any) -> Any:
