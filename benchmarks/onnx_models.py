@@ -258,8 +258,11 @@ MODELS: dict[str, tuple[Callable[..., nnx.Module], Callable[[], Inputs]]] = {
 
 
 def build(name: str) -> tuple[Callable[..., Any], Inputs]:
-    """A module in evaluation mode, the same on every call, and its example inputs."""
+    """A module in evaluation mode with weights as after training, the same on every call, and its example inputs."""
     make, inputs = MODELS[name]
     module = make(nnx.Rngs(0))
     module.eval()
+    state, key = nnx.state(module, nnx.Param), jax.random.key(1)
+    # Biases of zero and scales of one, as they are drawn, could be left out; trained ones cannot.
+    nnx.update(module, jax.tree.map(lambda v: v + 0.1 * jax.random.normal(key, v.shape) if v.ndim < 2 else v, state))
     return module, inputs()
