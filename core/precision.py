@@ -64,6 +64,8 @@ class Treatment:
       accumulate: of an operation in the small type that can add up in another (``preferred_element_type``): whether it
         does so in float32 (``wide``), or leaves that to the backend and gives a result in the small type.
       operands: indices of the operands to round; empty means all that are float32.
+      between: only where it lies between others that are put in the small type: it reads, by whatever way, the result
+        of one, and its own result reaches another in the same body. So the update of weights is left alone.
       check: why this one stays as it is, in a sentence, or None.
     """
 
@@ -71,6 +73,7 @@ class Treatment:
     compute: Compute = "small"
     accumulate: Literal["wide", "small"] = "wide"
     operands: tuple[int, ...] = ()
+    between: bool = False
     check: Callable[[Candidate], str | None] | None = None
 
 
@@ -79,7 +82,7 @@ class Policy(Mapping[str, Treatment]):
 
     Args:
       name: the name under which it was found.
-      rows: its rows; the first one for an operation counts.
+      rows: its rows by operation.
     """
 
     def __init__(self, name: str, rows: Mapping[str, Treatment]) -> None:

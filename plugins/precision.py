@@ -28,8 +28,9 @@ def xlapass_precision_policies() -> Mapping[str, Entry]:
     return {
         "every": Entry(f"{here}:FOLLOWERS", "what moves values, in whatever type: part of every policy"),
         "products": Entry(f"{here}:PRODUCTS", "products and convolutions; the usual one"),
+        "cuda": Entry(f"{here}:CUDA", "products and convolutions, as NVIDIA GPUs do them"),
         "cpu": Entry(f"{here}:CPU", "products of bfloat16 that XLA:CPU runs faster"),
-        "activations": Entry(f"{here}:ACTIVATIONS", "products, and the sums and products of their results"),
+        "activations": Entry(f"{here}:ACTIVATIONS", "products and convolutions, and what stands between them"),
     }
 
 

@@ -92,7 +92,7 @@ class CastMotion:
         sizes = [value.shape for value in (*runtime, *node.outputs)]
         if not all(isinstance(size, int) for shape in sizes for size in shape):
             return len(runtime) <= 1 or node.name == "concatenate"
-        return sum(math.prod(value.shape) for value in runtime) <= math.prod(node.outputs[0].shape)
+        return bool(sum(math.prod(value.shape) for value in runtime) <= math.prod(node.outputs[0].shape))
 
     def _is_held(self, graph: Graph, value: Value) -> bool:
         """Whether a cast of ``value`` costs nothing: it is a constant, or given to a loop that only wants it small."""

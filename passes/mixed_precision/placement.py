@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import fnmatch
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -106,7 +106,9 @@ class Placement:
                 seen.update(map(id, inner))
                 pending.extend(inner)
 
-    def _find(self, graph: Graph, origins: Origins) -> Iterator[Found]:
+    def _find(self, graph: Graph, origins: Origins) -> list[Found]:
+        """What the policy wants in the small type in one graph, and may have."""
+        found, between = [], []
         for node in graph.nodes():
             row = self.policy.of(node)
             if row is None or row.compute != "small" or node.effects or node in self.whole:
@@ -116,10 +118,20 @@ class Placement:
             if not operands:
                 continue
             reason = self._why_not(graph, node, operands, origins)
-            if reason is None:
-                yield Found(graph, node, row, operands)
-            else:
+            if reason is not None:
                 self._keep(node, reason)
+            else:
+                (between if row.between else found).append(Found(graph, node, row, operands))
+        if not between:
+            return found
+        anchors = [one.node for one in found]
+        inside = _reached(anchors, _readers) & _reached(anchors, _read)
+        for one in between:
+            if one.node in inside:
+                found.append(one)
+            else:
+                self._keep(one.node, "it does not lie between two others")
+        return found
 
     def _why_not(self, graph: Graph, node: Node, operands: Sequence[int], origins: Origins) -> str | None:
         dtypes = {value.dtype for value in (*node.inputs, *node.outputs) if _is_float(value.dtype)}
@@ -214,3 +226,23 @@ def _is_float(dtype: Any) -> bool:
 
 def _is_wide_if_float(value: Value) -> bool:
     return not _is_float(value.dtype) or value.dtype == WIDE
+
+
+def _reached(start: Iterable[Node], neighbours: Callable[[Node], Iterable[Node]]) -> set[Node]:
+    """The nodes that are reached from others in at least one step."""
+    reached: set[Node] = set()
+    pending = list(start)
+    while pending:
+        for node in neighbours(pending.pop()):
+            if node not in reached:
+                reached.add(node)
+                pending.append(node)
+    return reached
+
+
+def _readers(node: Node) -> Iterable[Node]:
+    return (user for output in node.outputs for user in output.users)
+
+
+def _read(node: Node) -> Iterable[Node]:
+    return (value.producer for value in node.inputs if value.producer is not None)

@@ -23,6 +23,12 @@ PRODUCTS = (
 )
 """Products and convolutions, added up in float32. All else stays in float32."""
 
+CUDA = (
+    *(row for row in PRODUCTS if row.operation != "conv_general_dilated"),
+    Treatment("conv_general_dilated", accumulate="small"),
+)
+"""The same on NVIDIA GPUs, where cuDNN adds convolutions up in float32 and gives them in the type of its operands."""
+
 CPU = (
     Treatment("dot_general", check=why_slower),
     Treatment("conv_general_dilated", check=lambda _: "XLA:CPU is no faster with it"),
@@ -41,6 +47,7 @@ _WHOLE = (
 
 ACTIVATIONS = (
     *PRODUCTS,
-    *(Treatment(name, accumulate="small") for name in _ACTIVATIONS),
+    *(Treatment(name, between=True) for name in _ACTIVATIONS),
     *(Treatment(f"composite:xlapass.{name}", "keep") for name in _WHOLE),
 )
+"""As `PRODUCTS`, and what stands between them, so that their results are held small too."""
