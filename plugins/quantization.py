@@ -24,6 +24,9 @@ def xlapass_passes() -> Mapping[str, Entry]:
     """The passes of the package `xlapass.passes.quantize`."""
     return {
         "quantize": Entry("xlapass.passes.quantize.pass_:Quantize", "products and convolutions in small integers"),
+        "equalize": Entry(
+            "xlapass.passes.quantize.equalization:Equalize", "scale moved between layers, for channels of like ranges"
+        ),
         "integer-products": Entry(
             "xlapass.passes.quantize.integer:IntegerProducts", "products of integers, where XLA is faster with them"
         ),

@@ -23,7 +23,7 @@ class TfliteBackend(Backend):
       engine: the converter: litert-converter, or TensorFlow's; ``auto`` takes the first that is installed.
       python: interpreter of an environment that has the converter, where this one has not.
       verify: whether the file is run against JAX before it is written.
-      integer_kernels: whether it is an error when a product of constant weights is no integer kernel in the file.
+      integer_kernels: whether it is an error when a product of quantized weights is no integer kernel in the file.
       timeout: seconds after which a conversion is given up.
       memory: bytes of address space that a conversion may take; 0 for no limit.
       input_names: names of the inputs, in place of those from the argument's structure.

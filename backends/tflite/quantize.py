@@ -159,17 +159,15 @@ def kernel_report(model: bytes) -> KernelReport:
         kind = f"{name} {'dynamic ' if hybrid else ''}{types[1].lower()}"
         output = graph.tensors[op.outputs[0]].name
         label = output.decode() if isinstance(output, bytes) else str(output)
-        kernels.append(Kernel(label, kind, integer, _has_constant_weights(found, weights, graph)))
+        kernels.append(Kernel(label, kind, integer, _is_promised(found, weights, graph)))
     return KernelReport("LiteRT", tuple(kernels))
 
 
-def _has_constant_weights(model: Any, weights: Any, graph: Any) -> bool:
-    """Whether weights are in the file, perhaps to be dequantized: then the product was to be of integers."""
+def _is_promised(model: Any, weights: Any, graph: Any) -> bool:
+    """Whether weights are integers, perhaps to be dequantized: then the product was to be of integers."""
     if flatbuffer.data_of(model, weights) is not None:
-        return True
+        return flatbuffer.type_name(weights) == "INT8"
     return any(
-        flatbuffer.operator_name(model, op) == "DEQUANTIZE"
-        and graph.tensors[op.outputs[0]] is weights
-        and flatbuffer.data_of(model, graph.tensors[op.inputs[0]]) is not None
+        flatbuffer.operator_name(model, op) == "DEQUANTIZE" and graph.tensors[op.outputs[0]] is weights
         for op in graph.operators
     )

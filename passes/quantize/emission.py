@@ -21,7 +21,16 @@ from .dynamic import DYNAMIC_DOT, DYNAMIC_RANGE
 from .operations import Activation, Operation, free_axes, source
 from .placement import Placement
 from .tables import Scheme, Table
-from .weights import WeightObserver, bias_parameters, grouped, per_channel, per_tensor, quantize_bias, room_for_bias
+from .weights import (
+    WeightObserver,
+    bias_parameters,
+    grouped,
+    per_channel,
+    per_tensor,
+    quantize_bias,
+    room_for_bias,
+    shift_of_mean,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -61,6 +70,7 @@ class Emission:
       scheme: how activations are treated.
       parameters: of every tapped value, by name.
       options: of the weights.
+      means: of the input channels of values, by name; biases are corrected by them.
     """
 
     def __init__(
@@ -71,6 +81,7 @@ class Emission:
         scheme: Scheme,
         parameters: Mapping[str, Parameters],
         options: WeightOptions,
+        means: Mapping[str, Array] | None = None,
     ) -> None:
         self.graph = graph
         self.placement = placement
@@ -86,6 +97,18 @@ class Emission:
             if op.node.inputs[k] in placement.inputs
         }
         self._rounded: dict[str, Value] = {}
+        self._means = self._means_of_inputs(means or {})
+
+    def _means_of_inputs(self, means: Mapping[str, Array]) -> dict[int, Array]:
+        """Of the channels that each product reads, where they are known."""
+        made = {id(op.output): op.name for op in self.placement.operations}
+        found = {}
+        for op in self.placement.operations:
+            value = op.node.inputs[op.operands[0]]
+            name = self.placement.inputs.get(value) or made.get(id(value), "")
+            if op.is_product and name in means:
+                found[id(op)] = means[name]
+        return found
 
     def run(self) -> None:
         """Quantizes every operation that was chosen, in order."""
@@ -148,6 +171,7 @@ class Emission:
         if scale is not None and not p.group:
             p = room_for_bias(p, scale, operation.bias)
         numbers = self._integers(operation, form, p)
+        operation.bias = self._corrected_bias(operation, form, dequantize_array(numbers, p) - form.weights)
         constants = [numbers, p.scale, p.zero_point]
         bias = None
         if operation.bias is not None and scale is not None and not p.group:
@@ -180,6 +204,17 @@ class Emission:
         x = operation.node.inputs[operation.operands[0]]
         values = as_constants(self.graph, constants, [None] * len(constants))
         return self.graph.splice(product, x, *values, before=operation.nodes[-1], rule=RULE)[0]
+
+    def _corrected_bias(self, operation: Operation, form: _Form, error: Array) -> Array | None:
+        """The bias that leaves the means of the result what they were."""
+        means = self._means.get(id(operation))
+        shift = None
+        if means is not None:
+            shift = shift_of_mean(error, form.channel_axis, form.input_axis, form.groups, means)
+        if shift is None:
+            return operation.bias
+        bias = np.zeros(shift.size) if operation.bias is None else operation.bias.astype(np.float64)
+        return np.asarray(bias - shift, np.float32)
 
     def _weight_parameters(self, form: _Form) -> Parameters:
         options = self.options
@@ -229,6 +264,8 @@ class _Form:
     Attributes:
       weights: laid out for it.
       channel_axis: of the weights, the axis of the output channels.
+      input_axis: of the weights, the axis of the input channels.
+      groups: of input channels.
       summed_axis: of the weights, the axis that is summed over, where it is one.
       bias_shape: in which a bias broadcasts to the result of ``apply``.
       around: ``around(x, multiply)`` brings ``x`` into the form and multiplies it.
@@ -238,6 +275,8 @@ class _Form:
 
     weights: Array
     channel_axis: int
+    input_axis: int
+    groups: int
     summed_axis: int | None
     bias_shape: tuple[int, ...]
     around: Callable[[Any, Callable[[Any], Any]], Any]
@@ -265,7 +304,15 @@ def _convolution_form(operation: Operation, table: Table) -> _Form:
     shape = [1] * weights.ndim
     shape[numbers.out_spec[1]] = -1
     return _Form(
-        weights, numbers.rhs_spec[0], None, tuple(shape), lambda x, multiply: multiply(x), convolve, lambda y: y
+        weights,
+        numbers.rhs_spec[0],
+        numbers.rhs_spec[1],
+        options["feature_group_count"],
+        None,
+        tuple(shape),
+        lambda x, multiply: multiply(x),
+        convolve,
+        lambda y: y,
     )
 
 
@@ -297,4 +344,4 @@ def _dot_form(operation: Operation) -> _Form:
             return y
         return jnp.transpose(y, (*range(len(rows), len(rows) + len(columns)), *range(len(rows))))
 
-    return _Form(matrix, 1, 0, (-1,), around, dot, finish)
+    return _Form(matrix, 1, 0, 1, 0, (-1,), around, dot, finish)

@@ -84,6 +84,14 @@ class Operation:
             return None
         return len(self.output.shape) - 1 if self.operands[0] == 0 else 0
 
+    @property
+    def input_axis(self) -> int | None:
+        """The axis of the data that a product sums over, if it is one axis (besides the window of a convolution)."""
+        if self.kind == "conv":
+            return int(self.node.params["dimension_numbers"].lhs_spec[1])
+        summed = self.node.params["dimension_numbers"][0][self.operands[0]]
+        return int(summed[0]) if len(summed) == 1 else None
+
 
 def find_operations(graph: Graph) -> list[Operation]:
     """Every product of a graph that multiplies floats by constant weights, and all else that tables may list."""

@@ -44,6 +44,7 @@ class Quantize(Pass):
       percentile: of the observer of that name.
       per_channel: whether each output channel has its own scale.
       weights: how scales of weights are chosen.
+      bias_correction: whether biases make up for what rounding the weights does to the means of channels.
       calibration: a calibration file, read where it exists and written where it does not.
       keep: names of products that stay float, as the report calls them.
       accuracy_target: such as cosine>0.999, sqnr>35 or module:function>0.9; products stay float until it is met.
@@ -63,6 +64,7 @@ class Quantize(Pass):
     percentile: float = 99.99
     per_channel: bool = True
     weights: WeightObserver = "min-max"
+    bias_correction: bool = False
     calibration: str = ""
     keep: tuple[str, ...] = ()
     accuracy_target: str = ""
@@ -72,6 +74,8 @@ class Quantize(Pass):
     def __post_init__(self) -> None:
         if self.bits == 4 and self.scheme != "weight-only":
             raise ValueError("4 bits are for scheme=weight-only")
+        if self.bias_correction and self.scheme != "static":
+            raise ValueError("bias-correction needs calibration data: it is for scheme=static")
         if self.plot and not self.accuracy_target:
             raise ValueError("plot shows what accuracy-target found")
         if self.accuracy_batches < 1:
@@ -103,7 +107,8 @@ class Quantize(Pass):
         if not placement.operations:
             return program, placement
         parameters = self.parameters(program, placement, table, context)
-        Emission(graph, placement, table, self.scheme, parameters, self.weight_options()).run()
+        means = self._means(program, placement, context) if self.bias_correction else None
+        Emission(graph, placement, table, self.scheme, parameters, self.weight_options(), means).run()
         return program.replace(jaxpr=graph.to_closed(), provenance=graph.made_by), placement
 
     def _meeting_target(self, program: Program, table: Table, context: PassContext) -> PassResult:
@@ -158,6 +163,10 @@ class Quantize(Pass):
         _share(ranges, placement, table)
         found = {name: asymmetric(*ends, table.activations) for name, ends in ranges.items()}
         return found | _prescribed(placement, table)
+
+    def _means(self, program: Program, placement: Placement, context: PassContext) -> dict[str, Any]:
+        values = self.calibrated(program, placement, context).values
+        return {name: seen.channel_mean for name, seen in values.items() if seen.channel_mean.size}
 
     def calibrated(self, program: Program, placement: Placement, context: PassContext) -> Calibration:
         """What is known of the tapped values: from the file, or else from the program's calibration data."""

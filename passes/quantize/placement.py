@@ -39,9 +39,16 @@ class Placement:
     def taps(self) -> list[Tap]:
         """The values whose range must be known."""
         return [
-            *(Tap(name, value, _last_axis(value)) for value, name in self.inputs.items()),
+            *(Tap(name, value, self._input_axis(value)) for value, name in self.inputs.items()),
             *(Tap(op.name, op.output, op.channel_axis if op.is_product else None) for op in self.outputs),
         ]
+
+    def _input_axis(self, value: Value) -> int | None:
+        """The axis of the input channels of the product that reads a value."""
+        for op in self.operations:
+            if op.is_product and op.node.inputs[op.operands[0]] is value:
+                return op.input_axis
+        return None
 
     def observed(self) -> list[Tap]:
         """These, and those that make the calibration serve other targets, each name once."""
@@ -164,7 +171,3 @@ def _inputs(
                 suffix = ":input" if len(operation.operands) == 1 else f":input{number}"
                 inputs[value] = names.get(id(value), operation.name + suffix)
     return inputs
-
-
-def _last_axis(value: Value) -> int | None:
-    return len(value.shape) - 1 if value.shape else None

@@ -79,3 +79,27 @@ def quantize_bias(bias: Array, p: Parameters) -> Array:
     low, high = limits("int32")
     scale = spread(p.scale, bias.shape, p.axis).astype(np.float64)
     return np.clip(np.rint(bias.astype(np.float64) / scale), low, high).astype(np.int32)
+
+
+def shift_of_mean(error: Array, channel_axis: int, input_axis: int, groups: int, means: Array) -> Array | None:
+    """By how much rounding its weights moves the mean of each output channel of a product.
+
+    Nagel et al., arXiv:1906.04721, section 4.2: subtracted from the bias, it leaves the means what they were.
+
+    Args:
+      error: quantized weights minus weights.
+      channel_axis, input_axis: of the output and the input channels.
+      groups: of input channels; output channels see those of their own group.
+      means: of every input channel.
+
+    Returns:
+      One number per output channel; None where ``means`` are not those of the input channels.
+    """
+    others = tuple(k for k in range(error.ndim) if k not in (channel_axis, input_axis))
+    table = error.astype(np.float64).sum(others)
+    table = table if channel_axis < input_axis else table.T
+    outputs, inputs = table.shape
+    if means.size != inputs * groups:
+        return None
+    by_output = np.repeat(means.reshape(groups, inputs), outputs // groups, axis=0)
+    return np.asarray((table * by_output).sum(1), np.float64)
