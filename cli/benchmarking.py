@@ -20,7 +20,7 @@ from ..core.program import Program
 from .comparison import failure_text, reference_device
 from .console import Terminal
 from .request import read_report, require_writable
-from .setup import load_plugins, load_program, make_plan, project_settings
+from .setup import form_warnings_shown, load_plugins, load_program, make_plan, project_settings
 
 SAMPLE_S = 0.002
 """A sample runs the program as often as takes this long: shorter ones measure the clock."""
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     program = load_program(args, terminal)
     program = program.replace(donated=(False,) * len(program.donated))  # the same arguments are used again and again
     numerics = args.numerics or settings.numerics
-    with terminal.progress("compiling"), terminal.user_output():
+    with terminal.progress("compiling"), terminal.user_output(), form_warnings_shown(terminal):
         start = time.perf_counter()
         artifact = run_plan(chosen, program, numerics=numerics, verify="none")
         if obstacle := artifact.obstacle():

@@ -31,7 +31,7 @@ from .console import Terminal
 from .explanation import Explanation, explain, require_rule
 from .plan import plan_lines
 from .request import Request
-from .setup import load_plugins, load_program, make_plan, project_settings
+from .setup import form_warnings_shown, load_plugins, load_program, make_plan, project_settings
 
 JAXPR = "jaxpr"
 """The stage that every program has; the others are the backend's."""
@@ -111,7 +111,7 @@ class _Compilation:
         if self.request.dump:
             only = self.request.dump_pass or None
             instruments.append(Dump(self.request.dump, self._dump_printer(), only))
-        with self.terminal.progress("running passes"), self.terminal.user_output():
+        with self.terminal.progress("running passes"), self.terminal.user_output(), form_warnings_shown(self.terminal):
             return optimize(
                 self.chosen,
                 program,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,18 +53,30 @@ def load_plugins(args: argparse.Namespace, settings: Settings, terminal: Termina
             _require_module(name)
     with warnings.catch_warnings():
         warnings.simplefilter("always", PluginWarning)
-        _send_plugin_warnings(terminal if warn else None)
+        _send_warnings(PluginWarning, terminal if warn else None)
         return load_registry(modules, block=blocked, strict=args.strict_plugins)
 
 
-def _send_plugin_warnings(terminal: Terminal | None) -> None:
-    """Inside `warnings.catch_warnings`: those about plugins go to ``terminal``, others where they always went."""
-    usual = warnings.showwarning
+@contextlib.contextmanager
+def form_warnings_shown(terminal: Terminal) -> Iterator[None]:
+    """What passes say about forms and measurements while the body runs goes to ``terminal``."""
+    from ..core.forms import FormWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FormWarning)
+        _send_warnings(FormWarning, terminal)
+        yield
+
+
+def _send_warnings(wanted: type[Warning], terminal: Terminal | None) -> None:
+    """Inside `warnings.catch_warnings`: those of one kind go to ``terminal``, once each; the others as always."""
+    usual, said = warnings.showwarning, set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if not issubclass(category, PluginWarning):
+        if not issubclass(category, wanted):
             usual(message, category, *place, **more)
-        elif terminal is not None:
+        elif terminal is not None and str(message) not in said:
+            said.add(str(message))
             terminal.warning(str(message))
 
     warnings.showwarning = show

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from xlapass.core.forms import FormWarning, Measured
+from xlapass.core.forms import Measured
 from xlapass.passes import compile_options, tune
 
 POOL = """
@@ -78,9 +78,19 @@ def test_bad_budgets(command, pool, budget):
 
 def test_a_foreign_file_is_a_warning(command, pool, tmp_path):
     (tmp_path / "tuned.json").write_text("mine")
-    with pytest.warns(FormWarning, match="cannot be used"):
-        result = command("--tune", *FLAGS, "--no-run", pool)
+    result = command("--tune", *FLAGS, "--no-run", pool)
     assert result.status == 0 and (tmp_path / "tuned.json").read_text() == "mine"
+    assert result.err.count("warning: the measured times in tuned.json cannot be used") == 1
+
+
+def test_an_interruption_is_a_warning_and_the_model_is_compiled(command, pool, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "measure_forms", interrupted)
+    result = command("--tune", *FLAGS, pool)
+    assert result.status == 0 and "equal to plain JAX bit for bit" in result.out
+    assert "warning: tuning was interrupted after 0 of 1 operations" in result.err
 
 
 def test_the_environment_says_where_the_file_is(command, pool, tmp_path, monkeypatch):
