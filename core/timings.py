@@ -26,9 +26,9 @@ FORMAT = "xlapass timings 2"
 """First entry of a file; another number would mean another layout."""
 
 
-def this_environment() -> str:
-    """What measured times depend on besides the operation: device, number of cores, version of JAX."""
-    device = jax.devices()[0]
+def this_environment(device: jax.Device | None = None) -> str:
+    """What measured times depend on besides the operation: device (JAX's first by default), cores, version of JAX."""
+    device = jax.devices()[0] if device is None else device
     kind = _cpu_model() if device.platform == "cpu" else device.device_kind
     return f"{device.platform} {kind} x{_core_count()} jax-{jax.__version__}"
 

@@ -15,13 +15,14 @@ from ..core.compile_options import CompileOptions
 from ..core.fingerprint import hash_structure
 from ..core.forms import FormWarning, Measured
 from ..core.instruments.inputs import random_inputs
+from ..core.lowering import platform_of
 from ..core.pass_ import Pass, PassContext, PassResult, within
 from ..core.program import Program
 from ..core.resident import ResidentFunction
 from ..core.rewrite import Numerics
-from ..core.timings import Timings
+from ..core.timings import Timings, this_environment
 from ..core.tuning import Tuning, timings_path
-from .forms.measure import Run, alternating_samples, compared, wrong_result
+from .forms.measure import Run, alternating_samples, compared, local_device, wrong_result
 
 SHARE = 0.25
 """Of the time for tuning a program; ``select-forms`` has the rest."""
@@ -53,21 +54,21 @@ class SelectCompileOptions(Pass):
 
     def run(self, program: Program, context: PassContext) -> PassResult:
         """The program with other ``compiler_options``; the choice is reported as ``options`` in the details."""
-        platform = context.target.platform if context.target is not None else "cpu"
-        if not self.timings or why_not_measured(program, platform):
+        device = local_device(context.target)
+        if not self.timings or device is None or why_not_measured(program):
             return PassResult(program, False)
         candidates = {
             name: candidate
             for name, candidate in context.registry.all_of("compile options").items()
-            if candidate.platform == platform and within(candidate.numerics, context.numerics)
+            if candidate.platform == platform_of(context.target) and within(candidate.numerics, context.numerics)
         }
         path = timings_path(self.timings)
-        timings = Timings.read(path)
+        timings = Timings.read(path, this_environment(device))
         subject = f"program {structure_hash(program)}"
         known = timings.of(subject) or {}
         missing = {str(one): one for one in candidates.values() if str(one) not in known}
         if self.budget > 0 and missing and timings.is_writable:
-            for key, measured in _measure(program, platform, missing, self.budget, context):
+            for key, measured in _measure(program, device, missing, self.budget, context):
                 timings.record(subject, key, measured)
                 timings.try_to_write(path)
             known = timings.of(subject) or {}
@@ -92,16 +93,12 @@ class SelectCompileOptions(Pass):
         return PassResult(changed, True, chosen.numerics, context.details)
 
 
-def why_not_measured(program: Program, platform: str) -> str | None:
+def why_not_measured(program: Program) -> str | None:
     """Why a program cannot be run here, again and again, to be measured."""
     if program.is_symbolic:
         return "its sizes are not known yet"
     if program.jaxpr.effects:
         return "it has effects, which would happen at every run"
-    try:
-        jax.devices(platform)
-    except RuntimeError:
-        return f"there is no {platform} device here"
     return None
 
 
@@ -113,11 +110,10 @@ def structure_hash(program: Program) -> str:
 
 
 def _measure(
-    program: Program, platform: str, missing: Mapping[str, CompileOptions], budget: float, context: PassContext
+    program: Program, device: jax.Device, missing: Mapping[str, CompileOptions], budget: float, context: PassContext
 ) -> Any:
     """Yields what each candidate showed, as long as the budget lasts."""
     start = time.perf_counter()
-    device = jax.devices(platform)[0]
     inputs = jax.device_put(random_inputs(program), device)
 
     def prepared(options: Mapping[str, str | bool]) -> Run:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import jax
+
 from ..core.forms import loosest
 from ..core.graph import Graph
 from ..core.pass_ import GraphPass, PassContext
 from ..core.rewrite import Numerics
-from ..core.timings import Timings
+from ..core.timings import Timings, this_environment
 from ..core.tuning import Tuning, timings_path
+from .forms.measure import local_device
 from .forms.neighbours import ALONE, Neighbours
 from .forms.selection import Selection, form_table
 from .tune import tune
@@ -65,19 +68,23 @@ class SelectForms(GraphPass):
     def _measured(self, graph: Graph, context: PassContext) -> Timings | None:
         if not self.timings:
             return None
+        device = local_device(context.target)
+        if device is None:
+            return None
         path = timings_path(self.timings)
-        timings = Timings.read(path)
+        timings = Timings.read(path, this_environment(device))
         if self.budget > 0:
             table = form_table(context.registry, self.only, self.skip)
-            result = tune(
-                graph,
-                table,
-                timings,
-                path,
-                budget=self.budget,
-                numerics=context.numerics,
-                progress=context.report_progress,
-            )
+            with jax.default_device(device):
+                result = tune(
+                    graph,
+                    table,
+                    timings,
+                    path,
+                    budget=self.budget,
+                    numerics=context.numerics,
+                    progress=context.report_progress,
+                )
             context.details["tuned"] = dataclasses.asdict(result)
         return timings
 

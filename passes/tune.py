@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
 from jax.extend import core as jex_core
 
 from ..core.forms import DIRECT, Form, FormTable, FormWarning, Measured, Signature
 from ..core.graph import Graph
 from ..core.pass_ import GraphPass, PassContext, Progress
 from ..core.rewrite import Numerics
-from ..core.timings import Timings
+from ..core.timings import Timings, this_environment
 from ..core.tuning import CACHE, DEFAULT_BUDGET, timings_path
-from .forms.measure import Run, example_inputs, measure, repeated_run, single_operation, wrong_result
+from .forms.measure import Run, example_inputs, local_device, measure, repeated_run, single_operation, wrong_result
 from .forms.neighbours import Neighbours, subject
 from .forms.selection import Selection, form_table
 
@@ -44,16 +45,19 @@ class Tune(GraphPass):
     def apply(self, graph: Graph, context: PassContext) -> bool:
         """Measures; how far it came is reported as ``tuned`` in the details."""
         table = form_table(context.registry, self.only, self.skip)
-        path = timings_path(self.timings)
-        result = tune(
-            graph,
-            table,
-            Timings.read(path),
-            path,
-            budget=self.budget,
-            numerics=context.numerics,
-            progress=context.report_progress,
-        )
+        path, device = timings_path(self.timings), local_device(context.target)
+        if device is None:
+            return False
+        with jax.default_device(device):
+            result = tune(
+                graph,
+                table,
+                Timings.read(path, this_environment(device)),
+                path,
+                budget=self.budget,
+                numerics=context.numerics,
+                progress=context.report_progress,
+            )
         context.details["tuned"] = dataclasses.asdict(result)
         return False
 

@@ -18,6 +18,7 @@ from ...core.embedding import constants_to_embed
 from ...core.forms import Measured, Signature
 from ...core.instruments.numerics import difference
 from ...core.rewrite import Numerics
+from ...core.target import Target
 from .neighbours import ALONE, Neighbours
 
 CHAIN_SECONDS = 1e-3
@@ -37,6 +38,14 @@ DOUBT = 0.035
 """How probable it may be that a gain was chance."""
 
 Run = Callable[[], Any]
+
+
+def local_device(target: Target | None) -> jax.Device | None:
+    """Where programs for ``target`` can be measured, by default JAX's first device; None where there is no such one."""
+    try:
+        return jax.devices(None if target is None else target.platform)[0]
+    except RuntimeError:
+        return None
 
 
 def example_operands(signature: Signature) -> list[Any]:
