@@ -49,6 +49,10 @@ def _reshape(params: Params, operands: Sequence[Array], aval: Any) -> Array | No
     return operands[0].reshape(aval.shape) if params.get("dimensions") is None else None
 
 
+def _squeeze(params: Params, operands: Sequence[Array], aval: Any) -> Array:
+    return operands[0].reshape(aval.shape)
+
+
 def _transpose(params: Params, operands: Sequence[Array], aval: Any) -> Array:
     return operands[0].transpose(params["permutation"])
 
@@ -337,7 +341,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "copy_p": _identity,
     "stop_gradient": _identity,
     "reshape": _reshape,
-    "squeeze": _reshape,
+    "squeeze": _squeeze,
     "transpose": _transpose,
     "broadcast_in_dim": _broadcast,
     "slice": _slice,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend import core as jex_core
 
 from ...core import _compat
+from .. import numpy_operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +36,28 @@ class SplitForm:
         return [places.get(var) for var in self.known.jaxpr.outvars]
 
     def prepare(self, operands: Sequence[Any]) -> list[Any]:
-        """The computed arrays that the rest reads, from the constant operands."""
-        return list(self._compute(*operands)) if self._computed else []
+        """The computed arrays that the rest reads, from the constant operands.
+
+        NumPy computes them where it can: XLA takes longer to compile such a function than to run it.
+        """
+        if not self._computed:
+            return []
+        found = self._with_numpy(operands)
+        return list(self._compute(*operands)) if found is None else found
+
+    def _with_numpy(self, operands: Sequence[Any]) -> list[Any] | None:
+        jaxpr = self.known.jaxpr
+        values: dict[Any, np.ndarray[Any, Any]] = {}
+        for var, array in zip((*jaxpr.invars, *jaxpr.constvars), (*operands, *self.known.consts), strict=True):
+            values[var] = np.asarray(array)
+        for eqn in jaxpr.eqns:
+            inputs = [np.asarray(a.val) if isinstance(a, jex_core.Literal) else values[a] for a in eqn.invars]
+            evaluate = _matrix_product if eqn.primitive.name == "dot_general" else numpy_operations.evaluate
+            result = evaluate(eqn.primitive.name, eqn.params, inputs, eqn.outvars[0].aval)
+            if result is None or len(eqn.outvars) != 1:
+                return None
+            values[eqn.outvars[0]] = result
+        return [np.ascontiguousarray(values[var]) for var in self._computed]
 
     @functools.cached_property
     def _computed(self) -> list[Any]:
@@ -46,6 +68,17 @@ class SplitForm:
     def _compute(self) -> Any:
         jaxpr, consts = self.known.jaxpr.replace(outvars=self._computed), self.known.consts
         return jax.jit(lambda *operands: _compat.eval_jaxpr(jaxpr, consts, *operands))
+
+
+def _matrix_product(
+    primitive: str, params: Mapping[str, Any], operands: Sequence[np.ndarray[Any, Any]], aval: Any
+) -> np.ndarray[Any, Any] | None:
+    """A product of two matrices of 32- or 64-bit floats; None for all others."""
+    if params["dimension_numbers"] != (((1,), (0,)), ((), ())) or any(operand.ndim != 2 for operand in operands):
+        return None
+    if aval.dtype not in (np.float32, np.float64) or any(operand.dtype != aval.dtype for operand in operands):
+        return None
+    return np.matmul(*operands)
 
 
 def split(body: jex_core.ClosedJaxpr, constants: Collection[int]) -> SplitForm:

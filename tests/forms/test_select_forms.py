@@ -19,6 +19,7 @@ from xlapass.core.plugins import Entry, hookimpl, load_registry
 from xlapass.core.program import Program
 from xlapass.core.timings import Timings
 from xlapass.core.tracing import trace
+from xlapass.passes.forms.convolution import FORMS as CONVOLUTIONS
 from xlapass.passes.forms.known import split
 
 KERNEL = np.linspace(-1, 1, 9 * 16, dtype=np.float32).reshape(3, 3, 1, 16)
@@ -208,3 +209,28 @@ def test_split_keeps_operands_that_are_read_as_they_are() -> None:
     assert parts.sources == [1, None]
     (total,) = parts.prepare([jnp.ones(3)])
     assert total == 6
+
+
+@pytest.mark.parametrize("name", ["tap-sum", "winograd-2", "winograd-4", "patch-product", "shifted-product"])
+@pytest.mark.parametrize("order", ["HWIO", "OIHW"])
+def test_numpy_makes_of_kernels_what_xla_makes_of_them(name: str, order: str) -> None:
+    group_features = 1 if name == "tap-sum" else 4
+    sizes = {"H": 3, "W": 3, "I": group_features, "O": 4}
+    kernel = np.random.default_rng(0).standard_normal([sizes[axis] for axis in order]).astype(np.float32)
+    image = jnp.ones((1, 6, 6, 4))
+    (eqn,) = jax.make_jaxpr(
+        lambda x, w: lax.conv_general_dilated(
+            x,
+            w,
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", order, "NHWC"),
+            feature_group_count=4 // group_features,
+        )
+    )(image, kernel).eqns
+    (form,) = (form for form in CONVOLUTIONS if form.name == name)
+    parts = split(jax.make_jaxpr(lambda x, w: form.fn(x, w, **eqn.params))(image, kernel), [1])
+    made = parts.prepare([kernel])
+    assert made and all(type(array) is np.ndarray and array.flags.c_contiguous for array in made)
+    for got, want in zip(made, parts._compute(kernel), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
