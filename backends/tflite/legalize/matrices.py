@@ -15,6 +15,9 @@ from .rule import node_lowering
 
 Array = jax.Array
 
+MOST_DIMENSIONS = 5
+"""What BATCH_MATMUL and FULLY_CONNECTED take."""
+
 MOST_UNROLLED = 2**20
 """Elements of the table of all products; sums of more integer products are added up in a loop."""
 
@@ -54,6 +57,8 @@ def _product(left: Array, right: Array, dtype: Any) -> Array:
 def _why_not_canonical(node: Node) -> str | None:
     lhs_contract, _, lhs_batch, rhs_batch = _numbers(node)
     leading = tuple(range(len(lhs_batch)))
+    if max(len(value.shape) for value in node.inputs) > MOST_DIMENSIONS:
+        return None
     if len(lhs_contract) == 1 and len(leading) <= 3 and lhs_batch == leading and rhs_batch == leading:
         return "it is a product of matrices"
     return None

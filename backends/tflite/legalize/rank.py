@@ -56,7 +56,7 @@ def _flattened(node: Node, *operands: Array) -> Array:
 
 def _why_not_flattened(node: Node) -> str | None:
     reason = _why_small(node)
-    repeated = any(v.shape not in ((), node.outputs[0].shape) or _is_broadcast(v) for v in node.inputs)
+    repeated = any(v.shape != node.outputs[0].shape or _is_broadcast(v) for v in node.inputs)
     return reason if reason is not None or repeated else "none of its operands is a broadcast"
 
 
@@ -159,6 +159,27 @@ def _moved(x: Array, at: int, place: int) -> Array:
     return turned.reshape(*shape[:place], shape[at], *shape[place:at], *shape[at + 1 :])
 
 
+def _smaller_transpose(node: Node, x: Array) -> Array:
+    """Without dimensions of size one, and with those that stay adjacent joined; often nothing is left to transpose."""
+    shape, order = merged_transpose(x.shape, node.params["permutation"])
+    return lax.transpose(x.reshape(shape), order).reshape(node.outputs[0].shape)
+
+
+def _why_not_smaller(node: Node) -> str | None:
+    """Between reshapes only: products, and other transposes, take a transpose as it is."""
+    shape, order = merged_transpose(node.inputs[0].shape, node.params["permutation"])
+    if len(shape) == len(node.inputs[0].shape):
+        return "it has no dimensions to join"
+    producer = node.inputs[0].producer
+    among_reshapes = (
+        producer is not None and {producer.name, *(user.name for user in node.outputs[0].users)} <= _RESHAPES
+    )
+    return None if order == sorted(order) or among_reshapes else "something takes it as it is"
+
+
+_RESHAPES = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim"})
+
+
 def merged_transpose(shape: Sequence[int], permutation: Sequence[int]) -> tuple[list[int], list[int]]:
     """A transpose of fewer dimensions: without those of size one, and with axes that stay adjacent joined."""
     order = [axis for axis in permutation if shape[axis] != 1]
@@ -189,11 +210,31 @@ def _broadcast(node: Node, x: Array) -> Array:
     return x.reshape(shape)
 
 
+def _tile(node: Node, x: Array) -> Array:
+    """Axes are repeated one after the other."""
+    for axis, count in enumerate(node.params["reps"]):
+        if count != 1:
+            line = _around(x, axis)
+            wide = lax.broadcast_in_dim(line, (line.shape[0], count, *line.shape[1:]), (0, 2, 3))
+            x = wide.reshape(*x.shape[:axis], count * x.shape[axis], *x.shape[axis + 1 :])
+    return x
+
+
+def _why_not_tile(node: Node) -> str | None:
+    return "TFLite has it" if len(node.inputs[0].shape) <= MOST_DIMENSIONS - 1 else None
+
+
 def _why_not_broadcast(node: Node) -> str | None:
     reason = _why_small(node)
     if reason is None and not node.inputs[0].shape:
         return "it repeats a scalar"
     return reason
+
+
+def _why_not_reversed(node: Node) -> str | None:
+    axes = sorted(node.params["dimensions"])
+    is_one_block = not axes or axes == list(range(axes[0], axes[-1] + 1))
+    return _why_small(node) if is_one_block else None
 
 
 def _axis_rule(name: str, primitives: str | tuple[str, ...], function: Callable[..., Any]) -> Any:
@@ -203,12 +244,14 @@ def _axis_rule(name: str, primitives: str | tuple[str, ...], function: Callable[
 RULES = (
     node_lowering("flat", ELEMENTWISE, _flattened, _why_not_flattened, "exact"),
     node_lowering("broadcast-by-axes", "broadcast_in_dim", _broadcast, _why_not_broadcast, "exact"),
+    node_lowering("tile-by-axes", "tile", _tile, _why_not_tile, "exact"),
     _axis_rule("slice-by-axes", "slice", _slice),
     _axis_rule("pad-by-axes", "pad", _pad),
     _axis_rule("joined-along-one-axis", "concatenate", _concatenate),
-    _axis_rule("reversed-by-axes", "rev", _reverse),
+    node_lowering("reversed-by-axes", "rev", _reverse, _why_not_reversed, "exact"),
     _axis_rule("dynamic-slice-by-axes", "dynamic_slice", _dynamic_slice),
     _axis_rule("reduced-by-axes", "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or", _reduce),
     _axis_rule("extremum-along-one-axis", "argmax argmin", _extremum),
+    node_lowering("transpose-without-ones", "transpose", _smaller_transpose, _why_not_smaller, "exact"),
     _axis_rule("transpose-of-groups", "transpose", _transpose),
 )

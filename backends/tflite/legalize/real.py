@@ -200,7 +200,8 @@ def _bitcast(site: Site, x: jax.Array) -> jax.Array:
 
 def _dot_general(site: Site, x: jax.Array, y: jax.Array) -> Any:
     """Products of int8 matrices are what TFLite has a kernel for; all others are products of carriers."""
-    if all(a.dtype == np.int8 for a in site.operands) and site.dtype == np.int32:
+    is_product = site.node.name == "dot_general" and site.dtype == np.int32
+    if is_product and all(a.dtype == np.int8 for a in site.operands):
         return bind(site, [x.astype(np.int8), y.astype(np.int8)])
     mixed = [v.astype(carrier_dtype(site.dtype)) for v in (x, y)]
     return on_carriers(site, *mixed)

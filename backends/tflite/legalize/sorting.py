@@ -28,18 +28,38 @@ def ordered(x: Array) -> Array:
     return jnp.where(x != x, np.int32(np.iinfo(np.int32).max), signed)
 
 
-def ranks(key: Array, many: int | None = None, *, largest: bool = False) -> Array:
-    """Where the smallest numbers of the last axis are, in order; or the largest ones."""
-    upside = key if largest else -1 - key
-    return lax.top_k(upside, key.shape[-1] if many is None else many)[1]
+def ranks(lines: Array, many: int | None = None, *, largest: bool = False) -> Array:
+    """Where the smallest elements of each line are, in order; or the largest ones.
+
+    Args:
+      lines: ``[lines, length]``.
+    """
+    flat = ordered(lines.reshape(-1))
+    upside = flat if largest else -1 - flat
+    return lax.top_k(upside.reshape(lines.shape), lines.shape[1] if many is None else many)[1]
 
 
-def take_last(x: Array, places: Array) -> Array:
-    """``take_along_axis`` on the last axis, at places that exist."""
-    many, length = math.prod(x.shape[:-1]), x.shape[-1]
-    rows = lax.broadcasted_iota(np.int32, (many, 1), 0) * np.int32(length)
-    flat = rows + places.reshape(many, -1)
-    return take_rows(x.reshape(-1), flat).reshape(places.shape)
+def take_from(lines: Array, places: Array) -> Array:
+    """``take_along_axis`` on the last of two axes, at places that exist."""
+    count, length = lines.shape
+    starts = lax.broadcasted_iota(np.int32, (count, 1), 0) * np.int32(length)
+    return take_rows(lines.reshape(-1), starts + places)
+
+
+class _Lines:
+    """An array as lines along one of its axes."""
+
+    def __init__(self, shape: tuple[int, ...], axis: int) -> None:
+        self.axis = axis % len(shape)
+        self.others = [size for k, size in enumerate(shape) if k != self.axis]
+
+    def of(self, x: Array) -> Array:
+        """``[lines, length]``."""
+        return jnp.moveaxis(x, self.axis, -1).reshape(math.prod(self.others), x.shape[self.axis])
+
+    def back(self, lines: Array) -> Array:
+        """The array whose lines these are."""
+        return jnp.moveaxis(lines.reshape(*self.others, lines.shape[1]), -1, self.axis)
 
 
 def _total_order(node: Node, x: Array, y: Array) -> Array:
@@ -56,21 +76,25 @@ def _total_order(node: Node, x: Array, y: Array) -> Array:
 
 
 def _sort(node: Node, *operands: Array) -> list[Array]:
-    dimension, keys = node.params["dimension"], node.params["num_keys"]
-    moved = [jnp.moveaxis(x, dimension, -1) for x in operands]
+    lines = _Lines(operands[0].shape, node.params["dimension"])
+    moved = [lines.of(x) for x in operands]
     order: Any = None
-    for x in reversed(moved[:keys]):
-        key = ordered(x)
-        order = ranks(key) if order is None else take_last(order, ranks(take_last(key, order)))
-    return [jnp.moveaxis(take_last(x, order), -1, dimension) for x in moved]
+    for key in reversed(moved[: node.params["num_keys"]]):
+        order = ranks(key) if order is None else take_from(order, ranks(take_from(key, order)))
+    return [lines.back(take_from(x, order)) for x in moved]
+
+
+def _largest(x: Array, axis: int, many: int, *, largest: bool = True) -> list[Array]:
+    """Values and places of the largest elements, or of the smallest ones."""
+    lines = _Lines(x.shape, axis)
+    moved = lines.of(x)
+    places = ranks(moved, many, largest=largest)
+    return [lines.back(take_from(moved, places)), lines.back(places)]
 
 
 def _top_k(node: Node, x: Array) -> list[Array]:
     """By the places alone: where only the values are read, the converter would make a sort of it."""
-    axis = int(node.params.get("axis", -1)) % x.ndim
-    moved = jnp.moveaxis(x, axis, -1)
-    places = ranks(ordered(moved), node.params["k"], largest=True)
-    return [jnp.moveaxis(take_last(moved, places), -1, axis), jnp.moveaxis(places, -1, axis)]
+    return _largest(x, int(node.params.get("axis", -1)), node.params["k"])
 
 
 def _why_not_top_k(node: Node) -> str | None:
@@ -84,19 +108,16 @@ def _why_not_top_k(node: Node) -> str | None:
 def _approximate_top_k(node: Node, x: Array) -> list[Array]:
     """The exact one: JAX promises a recall, not which elements it misses."""
     params = node.params
-    axis = params["reduction_dimension"] % x.ndim
-    moved = jnp.moveaxis(x, axis, -1)
-    places = ranks(ordered(moved), params["k"], largest=params["is_max_k"])
-    return [jnp.moveaxis(take_last(moved, places), -1, axis), jnp.moveaxis(places, -1, axis)]
+    return _largest(x, params["reduction_dimension"], params["k"], largest=params["is_max_k"])
 
 
 def _extremum(node: Node, x: Array) -> Array:
     """The place of the first NaN, where there is one: TFLite compares, and so passes over it."""
     (axis,), dtype = node.params["axes"], node.params["index_dtype"]
+    if x.shape[axis] == 1:
+        return jnp.zeros(node.outputs[0].shape, dtype)
     if x.dtype in (np.bool_, np.int64):
-        order = x.astype(np.int32) if x.dtype == np.bool_ else x
-        moved = jnp.moveaxis(order, axis, -1)
-        return ranks(moved, 1, largest=node.name == "argmax")[..., 0].astype(dtype)
+        return jnp.squeeze(_largest(x, axis, 1, largest=node.name == "argmax")[1], axis).astype(dtype)
     function = lax.argmax if node.name == "argmax" else lax.argmin
     key = ordered(x)
     if node.name == "argmin":  # where NaN is smallest, for once
@@ -105,6 +126,9 @@ def _extremum(node: Node, x: Array) -> Array:
 
 
 def _why_not_extremum(node: Node) -> str | None:
+    (axis,) = node.params["axes"]
+    if node.inputs[0].shape[axis] == 1:
+        return None
     is_plain = node.inputs[0].dtype == np.int32 and node.params["index_dtype"] in (np.int32, np.int64)
     return "TFLite has it for int32" if is_plain else None
 

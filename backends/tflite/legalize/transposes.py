@@ -1,7 +1,7 @@
 """Differences and quotients of a constant and something transposed: the converters turn them round.
 
 litert-converter 0.5 moves transposes behind elementwise operations and, doing so, puts the constant operand second, in
-``constant - x`` and ``constant / x`` too. It cannot move a transpose behind a reshape to one dimension.
+``constant - x`` and ``constant / x`` too. Sums may be turned round, and quotients of two unknown numbers are not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from ....core.node import REGION_PARAMS, Node, Value
 from .rule import node_lowering
@@ -28,20 +30,29 @@ _SOURCES = frozenset({"transpose", "reduce_window_sum", "reduce_window_max", "re
 """Transposes, and operations that the converter puts between two of them."""
 
 
-def _lengthwise(node: Node, x: Array, y: Array) -> Array:
-    shape = node.outputs[0].shape
-    left = jnp.broadcast_to(x, shape).reshape(-1) if x.ndim else x
-    flat: Array = node.primitive.bind(left, jnp.broadcast_to(y, shape).reshape(-1), **node.params)
-    return flat.reshape(shape)
+def _difference(node: Node, x: Array, y: Array) -> Array:
+    return x + -y
 
 
-def _why_not_lengthwise(node: Node) -> str | None:
+def _quotient(node: Node, x: Array, y: Array) -> Array:
+    """The dividend is made to depend on the divisor: NaN where that is NaN; 0 where an integer is 0, as it never is."""
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        return jnp.where(y == y, x, np.float32(np.nan)) / y
+    return lax.div(jnp.where(y == 0, jnp.zeros((), x.dtype), x), y)
+
+
+def _why_not_turned(node: Node) -> str | None:
     x, y = node.inputs
-    if len(y.shape) < 2:
-        return "its second operand has at most one dimension"
-    if not _may_be_constant(x):
+    if _depends_on(x, y) or not _may_be_constant(x):
         return "its first operand is no constant"
     return None if _may_be_transposed(y) else "its second operand is not transposed"
+
+
+def _depends_on(dividend: Value, divisor: Value) -> bool:
+    """Whether the dividend is one that `_quotient` made."""
+    node = dividend.producer
+    test = None if node is None or node.name != "select_n" else node.inputs[0].producer
+    return test is not None and divisor in test.inputs
 
 
 def _may_be_constant(value: Value) -> bool:
@@ -73,7 +84,7 @@ def _may_be_transposed(value: Value) -> bool:
     pending, seen = [value], {value}
     while pending:
         node = pending.pop().producer
-        if node is None or node.name in _STOPS or (node.name == "reshape" and len(node.outputs[0].shape) < 2):
+        if node is None or node.name in _STOPS:
             continue
         if node.name in _SOURCES or len(seen) > MOST_LOOKED_AT:
             return True
@@ -83,4 +94,7 @@ def _may_be_transposed(value: Value) -> bool:
     return False
 
 
-RULES = (node_lowering("lengthwise", "sub div", _lengthwise, _why_not_lengthwise, "exact"),)
+RULES = (
+    node_lowering("sum-with-the-negative", "sub", _difference, _why_not_turned, "exact"),
+    node_lowering("dependent-dividend", "div", _quotient, _why_not_turned, "exact"),
+)
