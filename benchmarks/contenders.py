@@ -57,7 +57,8 @@ class XlapassJit(Contender):
 
     def __init__(self, name: str = "xlapass.jit", **options: Any) -> None:
         self.name = name
-        self.about = f"xlapass {xlapass.__version__}, pipeline cpu"
+        tuned = ", tuned: what is measured is kept in the user's file" if options.get("tune") else ""
+        self.about = f"xlapass {xlapass.__version__}, pipeline cpu{tuned}"
         self._options = options
 
     def absent(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import time
 import warnings
@@ -131,6 +132,7 @@ def _measure(
                 context.report_progress(done, len(missing), key)
                 yield key, _against(default, wanted, prepared(candidate.options), candidate, key)
                 done += 1
+                gc.collect()  # the manager has paused collection, and what was compiled holds weights in cycles
     except KeyboardInterrupt:
         message = f"tuning was interrupted after {done} of {len(missing)} sets of compile options"
         warnings.warn(f"{message}; XLA's defaults stay in the place of the others", FormWarning, stacklevel=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import gc
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -136,6 +137,7 @@ def tune(
                 timings.record(pending.subject, form, measured)
             done += 1
             timings.try_to_write(path)
+            gc.collect()  # the manager has paused collection, and what was compiled holds weights in cycles
     except KeyboardInterrupt:
         warnings.warn(
             f"tuning was interrupted after {done} of {len(missing)} operations; the cost model decides the others",
