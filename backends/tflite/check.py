@@ -74,11 +74,13 @@ def input_sets(program: Program) -> list[tuple[str, list[Any]]]:
     """
     if program.examples is None:
         return [("random inputs", random_inputs(program))]
+    pairs = zip(program.examples, program.in_avals, strict=True)
+    examples = [value if hasattr(value, "dtype") else np.asarray(value, aval.dtype) for value, aval in pairs]
     sets: list[tuple[str, list[Any]]] = [("example inputs", list(program.examples))]
-    if program.examples and not has_unbounded_loop(program.jaxpr.jaxpr):
-        shapes = _other_shapes(program) or [np.shape(value) for value in program.examples]
+    if examples and not has_unbounded_loop(program.jaxpr.jaxpr):
+        shapes = _other_shapes(program) or [np.shape(value) for value in examples]
         rng = np.random.default_rng(1)
-        drawn = [_drawn(value, shape, rng) for value, shape in zip(program.examples, shapes, strict=True)]
+        drawn = [_drawn(value, shape, rng) for value, shape in zip(examples, shapes, strict=True)]
         sets.append(("drawn inputs", drawn))
     return sets
 

@@ -1,8 +1,8 @@
 """Inputs and outputs of types that a file cannot have: what the file has in their place.
 
-float64 and the floats of 8 and 16 bits but float16 become float32, complex numbers pairs of float32 on a trailing axis,
-random keys their words as uint32. `legalize` leaves a conversion from each such input, and one to each such output;
-here both go, and whoever runs the file converts on the outside.
+float64, bfloat16 and the floats of 8 bits become float32, integers of 2 and 4 bits those of 8, complex numbers pairs of
+float32 on a trailing axis, random keys their words as uint32. `legalize` leaves a conversion from each such input, and
+one to each such output; here both go, and whoever runs the file converts on the outside.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def edge_aval(aval: Any) -> Any:
         return jax.core.ShapedArray((*aval.shape, 2), np.float32)
     if jnp.issubdtype(dtype, jnp.floating):
         return jax.core.ShapedArray(aval.shape, np.float32)
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jax.core.ShapedArray(aval.shape, np.int8 if jnp.issubdtype(dtype, jnp.signedinteger) else np.uint8)
     raise UnsupportedError(f"a TFLite file has no inputs or outputs of type {dtype}")
 
 
