@@ -39,6 +39,10 @@ def write(model: Any) -> bytes:
     """The file's bytes of a ``ModelT``."""
     buffers = model.buffers
     model.buffers = [_AlignedBuffer(buffer) for buffer in buffers]
+    quantized = [tensor for graph in model.subgraphs for tensor in graph.tensors if tensor.quantization is not None]
+    vectors: dict[Any, int] = {}
+    for tensor in quantized:
+        tensor.quantization = _SharingQuantization(tensor.quantization, vectors)
     try:
         size = sum(len(buffer.data) for buffer in buffers if buffer.data is not None)
         builder = flatbuffers.Builder(size + 2**16)
@@ -46,6 +50,42 @@ def write(model: Any) -> bytes:
         return bytes(builder.Output())
     finally:
         model.buffers = buffers
+        for tensor in quantized:
+            tensor.quantization = tensor.quantization.quantization
+
+
+class _SharingQuantization:
+    """Writes scales and zero points once where several tensors have the same: zeros for every channel take as much room
+    as a good part of the weights. Stands where a ``QuantizationParametersT`` is expected.
+    """
+
+    def __init__(self, quantization: Any, vectors: dict[Any, int]) -> None:
+        self.quantization = quantization
+        self.vectors = vectors
+
+    def Pack(self, builder: Any) -> Any:
+        """What the generated classes call."""
+        q = self.quantization
+        if q.details is not None:
+            return q.Pack(builder)
+        fields = {"Min": (q.min, np.float32), "Max": (q.max, np.float32), "Scale": (q.scale, np.float32)}
+        fields["ZeroPoint"] = (q.zeroPoint, np.int64)
+        places = {name: self._vector(builder, data, dtype) for name, (data, dtype) in fields.items()}
+        schema().QuantizationParametersStart(builder)
+        for name, place in places.items():
+            if place is not None:
+                getattr(schema(), f"QuantizationParametersAdd{name}")(builder, place)
+        schema().QuantizationParametersAddQuantizedDimension(builder, q.quantizedDimension)
+        return schema().QuantizationParametersEnd(builder)
+
+    def _vector(self, builder: Any, data: Any, dtype: Any) -> int | None:
+        if data is None:
+            return None
+        array = np.asarray(data, dtype)
+        key = (array.dtype.str, array.tobytes())
+        if key not in self.vectors:
+            self.vectors[key] = builder.CreateNumpyVector(array)
+        return self.vectors[key]
 
 
 class _AlignedBuffer:

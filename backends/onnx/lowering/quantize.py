@@ -7,7 +7,8 @@ the convolution, an int32 that is dequantized.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -66,8 +67,21 @@ def _linear(
     operands = [ctx.full(x), ctx.const(scale.const)]
     if dtype != "int32":  # of which there is no other zero point than zero
         operands.append(ctx.const(np.asarray(zero_point.const).astype(jnp.dtype(dtype))))
-    value = ctx.op(op_type, *operands, to=stored_type(eqn.aval.dtype), typed=(), **options)
+    with _unlabelled(ctx):
+        value = ctx.op(op_type, *operands, to=stored_type(eqn.aval.dtype), typed=(), **options)
     return ctx.result(value, eqn.aval)
+
+
+@contextlib.contextmanager
+def _unlabelled(ctx: Context) -> Iterator[None]:
+    """Nodes made in the body have short names and no line: of a small network they would be a good part of the file."""
+    build = ctx.build
+    label, source = build.label, build.source
+    build.label = build.source = ""
+    try:
+        yield
+    finally:
+        build.label, build.source = label, source
 
 
 def dynamic_dot(
