@@ -188,6 +188,16 @@ def test_model_after_the_pipeline_of_the_cpu(pipeline):
     assert decibels(model(TOKENS), fast(TOKENS)) > 30
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_model_in_onnx(dtype):
+    """Attention, which ONNX has whole, gets operands of one type."""
+    pytest.importorskip("onnxruntime")
+    model = bound(Layer(), draw(2, 6, 16))
+    pipeline = f"inline,fixpoint(simplify,fold-constants),fuse,mixed-precision{{dtype={dtype}}},onnx"
+    artifact = xlapass.compile(model, x := draw(2, 6, 16), pipeline=pipeline, backend="onnx", target="onnx")
+    assert decibels(model(x), artifact.executable()(x)) > (35 if dtype == "bfloat16" else 50)
+
+
 @pytest.mark.parametrize("name", ["language", "layers"])
 def test_numerical_verification(name):
     model, *args = MODELS[name]
