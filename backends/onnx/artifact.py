@@ -63,8 +63,13 @@ class OnnxArtifact(Artifact):
         with tempfile.TemporaryDirectory(dir=target.parent if target.parent.is_dir() else None) as folder:
             part = Path(folder) / target.name
             ir.save(self.model, part, external_data=f"{target.name}.data")
-            os.replace(Path(folder) / f"{target.name}.data", target.with_name(f"{target.name}.data"))
-            write_atomically(target, part.read_bytes())
+            weights = target.with_name(f"{target.name}.data")
+            os.replace(Path(folder) / weights.name, weights)
+            try:
+                write_atomically(target, part.read_bytes())
+            except BaseException:  # an interrupt, too, leaves nothing
+                weights.unlink()
+                raise
 
     @staticmethod
     def load(path: str | os.PathLike[str], providers: Sequence[str] = ()) -> Any:

@@ -70,12 +70,26 @@ class Builder:
         key = (array.dtype.name, array.shape, _content(array))
         if key in self._interned:
             return self._interned[key]
+        twin = self._transposed(array)
+        if twin is not None:
+            return self.op("Transpose", twin, perm=[1, 0])
         name = self.unique(name or _constant_name(array))
         tensor = ir.Tensor(array, dtype=ir.DataType.from_numpy(array.dtype), name=name)
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
         self.initializers[name] = value
         self._interned[key] = value
         return value
+
+    def _transposed(self, array: np.ndarray[Any, Any]) -> ir.Value | None:
+        """The large matrix among the initializers of which an array is the transpose: a tied embedding is held once."""
+        if array.nbytes < _ADDRESS_FROM or array.ndim != 2:
+            return None
+        for (dtype, shape, _), value in self._interned.items():
+            if (dtype, shape) == (array.dtype.name, array.shape[::-1]) and value.const_value is not None:
+                other = value.const_value.numpy().T
+                if np.array_equal(other[0], array[0]) and np.array_equal(other, array):
+                    return value
+        return None
 
     def ints(self, *values: int) -> ir.Value:
         """A 1-D int64 initializer: axes, sizes, starts."""

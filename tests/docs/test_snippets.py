@@ -20,7 +20,7 @@ import pytest
 from xlapass.cli import main
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = {"gpu.md", "onnx.md"}
+ELSEWHERE = {"gpu.md", "onnx.md", "onnx-runtimes.md"}
 """Documents with tests of their own, beside those of the backend."""
 
 DOCUMENTS = [p for p in sorted((ROOT / "docs").glob("*.md")) if p.name not in ELSEWHERE] + [ROOT / "README.md"]

@@ -1,5 +1,7 @@
 """The file itself: names, metadata, dynamic axes, opsets, refusals, sharing, determinism, saving."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -10,6 +12,7 @@ import onnxruntime
 import pytest
 import xlapass
 from jax import lax
+from xlapass.backends.onnx import runtime
 from xlapass.backends.onnx.artifact import OnnxArtifact
 from xlapass.backends.onnx.backend import OnnxBackend
 from xlapass.backends.onnx.check import compare
@@ -75,6 +78,14 @@ def test_weights_are_held_once(operators):
     assert sum(v.const_value.nbytes > 1000 for v in model.graph.initializers.values()) <= 2
     tied = export(jax.make_jaxpr(lambda i: w[i] @ w.T)(np.array([1, 2], np.int32)))
     assert sum(v.const_value.nbytes > 1000 for v in tied.graph.initializers.values()) == 1
+
+
+def test_a_tied_embedding_is_held_once():
+    """Also where a pass transposed it."""
+    w = jnp.asarray(np.random.default_rng(0).standard_normal((300, 64)), jnp.float32)
+    made = xlapass.compile(lambda i: jnp.dot(w[i] * 2, w.T), np.array([[1, 2]], np.int32), pipeline="onnx")
+    assert made.weight_bytes < 1.1 * w.nbytes
+    assert "agrees with JAX" in made.verification
 
 
 @pytest.mark.parametrize("sizes", [(2, 5), (3, 1), (1, 7)])
@@ -163,6 +174,38 @@ def test_external_data(tmp_path):
     assert (tmp_path / "model.onnx").stat().st_size < w.nbytes
     session = OnnxArtifact.load(tmp_path / "model.onnx")
     np.testing.assert_allclose(session.run(None, {"x": np.ones((1, 64), np.float32)})[0][0], w.sum(0), rtol=1e-4)
+
+
+def test_weights_beyond_the_limit_of_protobuf(tmp_path, monkeypatch):
+    """The limit is lowered here: two gigabytes would take minutes."""
+    monkeypatch.setattr(runtime, "PROTOBUF_LIMIT", 10_000)
+    w = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    made = artifact(lambda x: x @ w, np.ones((1, 64), np.float32))
+    made.save(tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx.data").stat().st_size >= w.nbytes
+    np.testing.assert_allclose(made.executable()(np.ones((1, 64), np.float32))[0], w.sum(0), rtol=1e-4)
+    with pytest.raises(UsageError, match="more than one protobuf message can hold"):
+        artifact(lambda x: x @ w, np.ones((1, 64), np.float32), external_data="never").save(tmp_path / "one.onnx")
+
+
+@pytest.mark.parametrize("external_data", ["never", "always"])
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_interrupted_write_leaves_no_file(tmp_path, monkeypatch, external_data, step):
+    replaced = []
+
+    def interrupted(source, target, replace=os.replace):
+        replaced.append(target)
+        if len(replaced) >= step or external_data == "never":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    w = np.ones((64, 64), np.float32)
+    made = artifact(lambda x: x @ w, np.ones((1, 64), np.float32), external_data=external_data)
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made.save(tmp_path / "model.onnx")
+    assert replaced
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path):
