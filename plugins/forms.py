@@ -15,6 +15,10 @@ def xlapass_passes() -> Mapping[str, Entry]:
         "partial-sort": Entry(
             "xlapass.passes.partial_sort:PartialSort", "sorts of which little is read find just that"
         ),
+        "banded-products": Entry(
+            "xlapass.passes.banded_products:BandedProducts",
+            "products with mostly empty matrices, without the zeros",
+        ),
         "select-forms": Entry("xlapass.passes.select_forms:SelectForms", "say slow operations in a faster way"),
     }
 
@@ -37,4 +41,4 @@ def xlapass_forms() -> Mapping[str, Entry]:
 @hookimpl
 def xlapass_phases() -> Sequence[PhasePasses]:
     """Forms by the cost model; `tune` replaces its estimates by measurements."""
-    return [PhasePasses("legalize", "partial-sort,select-forms", pipelines=("cpu",))]
+    return [PhasePasses("legalize", "partial-sort,banded-products,select-forms", pipelines=("cpu",))]
