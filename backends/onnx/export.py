@@ -19,7 +19,7 @@ from .operand import constant, inner_shape, stored_type
 from .registry import table
 from .symbolic import bind_variables
 
-#: The opset of a file that needs nothing newer: the newest that other runtimes have, too.
+#: The opset of a file that needs nothing newer: the newest that every supported ONNX Runtime (1.23 on) has kernels for.
 COMMON_OPSET = 23
 #: The oldest opset whose operators the lowerings use, and the newest that ONNX Runtime supports officially.
 OLDEST_OPSET, NEWEST_OPSET = 20, 26
