@@ -124,7 +124,7 @@ def _gain(node: Node, side: int, band: Band) -> float:
     size = math.prod(node.outputs[0].shape)
     depth = node.inputs[side].shape[node.params["dimension_numbers"][0][side][0]]
     product = KERNEL_SECONDS + 2.0 * size * depth / PRODUCT_FLOPS
-    return product / (KERNEL_SECONDS + TAP_SECONDS * len(band.weights) * size)
+    return float(product / (KERNEL_SECONDS + TAP_SECONDS * len(band.weights) * size))
 
 
 def _replace(region: Graph, node: Node, side: int, band: Band) -> None:
