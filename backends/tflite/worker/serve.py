@@ -8,6 +8,7 @@ could not do the job, and a line to standard output. It ends when its standard i
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -46,7 +47,8 @@ def _do(folder: Path) -> Mapping[str, Any]:
     except MemoryError:
         return {"error": "out of memory", "kind": "memory"}
     except Exception as error:  # converters raise what they like; the parent says what it means
-        return {"error": f"{type(error).__name__}: {error}", "kind": "failed"}
+        starved = os.strerror(errno.ENOMEM) in str(error)  # a library that could not be loaded says so
+        return {"error": f"{type(error).__name__}: {error}", "kind": "memory" if starved else "failed"}
 
 
 def _job(name: str) -> Job:
