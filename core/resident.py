@@ -23,26 +23,41 @@ class Weights:
 
     def __init__(self) -> None:
         self._by_identity: dict[tuple[int, Any], tuple[Any, jax.Array]] = {}
-        self._by_content: dict[tuple[Any, ...], jax.Array] = {}
+        self._by_content: dict[Any, jax.Array] = {}
+        self._unread: list[tuple[Any, Any, jax.Array]] = []
 
-    def put(self, constant: Any, device: jax.Device | None) -> jax.Array:
-        """``constant`` on ``device``; None is JAX's default device."""
+    def put(self, constants: Sequence[Any], device: jax.Device | None) -> list[jax.Array]:
+        """The constants of one compilation on ``device``; None is JAX's default device."""
+        # The bytes are read from the second compilation on: a model that has one signature need not wait for that.
+        for constant, place, array in self._unread:
+            self._by_content.setdefault(_content(constant, place), array)
+        self._unread = []
+        is_first = not self._by_identity
+        return [self._put(constant, device, is_first) for constant in constants]
+
+    def _put(self, constant: Any, device: jax.Device | None, is_first: bool) -> jax.Array:
         known = self._by_identity.get((id(constant), device))
-        if known is None:
-            known = (constant, self._put_content(constant, device))  # holding it keeps its id from being reused
-            self._by_identity[id(constant), device] = known
-        return known[1]
+        if known is not None:
+            return known[1]
+        content = (
+            None if is_first or jnp.issubdtype(constant.dtype, jax.dtypes.extended) else _content(constant, device)
+        )
+        array = self._by_content.get(content) if content is not None else None
+        if array is None:
+            array = jax.device_put(constant, device)
+            if content is not None:
+                self._by_content[content] = array
+            elif is_first and not is_key:
+                self._unread.append((constant, device, array))
+        self._by_identity[id(constant), device] = constant, array  # holding it keeps its id from being reused
+        return array
 
-    def _put_content(self, constant: Any, device: jax.Device | None) -> jax.Array:
-        if jnp.issubdtype(constant.dtype, jax.dtypes.extended):
-            keys: jax.Array = jax.device_put(constant, device)
-            return keys
-        array = np.ascontiguousarray(constant)
-        digest = hashlib.blake2b(array.view(np.uint8).data if array.size else b"", digest_size=16).digest()
-        key = (array.shape, str(constant.dtype), digest, bool(getattr(constant, "weak_type", False)), device)
-        if key not in self._by_content:
-            self._by_content[key] = jax.device_put(constant, device)
-        return self._by_content[key]
+
+def _content(constant: Any, device: jax.Device | None) -> tuple[Any, ...]:
+    """What two arrays have in common that may take each other's place."""
+    array = np.ascontiguousarray(constant)
+    digest = hashlib.blake2b(array.view(np.uint8).data if array.size else b"", digest_size=16).digest()
+    return np.shape(constant), str(constant.dtype), digest, bool(getattr(constant, "weak_type", False)), device
 
 
 class ResidentProgram:
@@ -70,9 +85,8 @@ class ResidentProgram:
             program = program.replace(jaxpr=hoist_constants(program.jaxpr))
         self.program = program
         self._embed = constants_to_embed(program.jaxpr) if embed is None else embed
-        put = jax.device_put if weights is None else weights.put
-        pairs = zip(program.jaxpr.consts, self._embed, strict=True)
-        self.resident = [put(const, device) for const, inside in pairs if not inside]
+        outside = [const for const, inside in zip(program.jaxpr.consts, self._embed, strict=True) if not inside]
+        self.resident = jax.device_put(outside, device) if weights is None else weights.put(outside, device)
 
     def __call__(self, resident: Sequence[Any], *flat: Any) -> list[Any]:
         """Evaluates the program on its resident constants and its flat inputs."""

@@ -13,6 +13,7 @@ from jax.extend import core as jex_core
 from xlapass.core.graph import Graph
 from xlapass.core.hoisting import hoist_constants, nested_constants
 from xlapass.core.program import Program
+from xlapass.core.resident import Weights
 from xlapass.core.tracing import trace
 
 RNG = np.random.default_rng(0)
@@ -88,3 +89,15 @@ def test_they_are_counted_and_no_literals_of_the_executable() -> None:
     assert 'dense<"0x' not in executable.lowered().as_text()
     for want, have in zip(program.evaluate_flat([X]), executable.run_flat([X]), strict=True):
         np.testing.assert_allclose(want, have, rtol=1e-6)
+
+
+def test_weights_are_put_on_the_device_once() -> None:
+    weights = Weights()
+    first = weights.put([W, SMALL, np.float32(1)], None)
+    again = weights.put([W, W.copy(), V, np.ones(1, np.float32), SMALL.astype(np.float16)], None)
+    assert again[0] is again[1] is first[0]
+    assert [a.shape for a in again] == [(40, 40), (40, 40), (40, 40), (1,), (3,)]
+    for array, constant in zip([*first, *again], [W, SMALL, np.float32(1), W, W, V, [1], SMALL], strict=True):
+        np.testing.assert_array_equal(array, constant)
+    (key,) = weights.put([jax.random.key(0)], None)
+    assert jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
