@@ -39,9 +39,8 @@ class Weights:
         known = self._by_identity.get((id(constant), device))
         if known is not None:
             return known[1]
-        content = (
-            None if is_first or jnp.issubdtype(constant.dtype, jax.dtypes.extended) else _content(constant, device)
-        )
+        is_key = jnp.issubdtype(constant.dtype, jax.dtypes.extended)
+        content = None if is_first or is_key else _content(constant, device)
         array = self._by_content.get(content) if content is not None else None
         if array is None:
             array = jax.device_put(constant, device)
