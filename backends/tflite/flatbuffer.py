@@ -68,7 +68,11 @@ class _SharingQuantization:
         q = self.quantization
         if q.details is not None:
             return q.Pack(builder)
-        fields = {"Min": (q.min, np.float32), "Max": (q.max, np.float32), "Scale": (q.scale, np.float32)}
+        fields: dict[str, tuple[Any, Any]] = {
+            "Min": (q.min, np.float32),
+            "Max": (q.max, np.float32),
+            "Scale": (q.scale, np.float32),
+        }
         fields["ZeroPoint"] = (q.zeroPoint, np.int64)
         places = {name: self._vector(builder, data, dtype) for name, (data, dtype) in fields.items()}
         schema().QuantizationParametersStart(builder)
