@@ -3,7 +3,8 @@
     python benchmarks/quantization.py [MODEL ...] [--seconds 10] [--out benchmarks/results/quantization.json]
 
 Weights are random, and inputs normal: the error is the signal-to-noise ratio of the outputs in dB against float32 on
-inputs that calibration has not seen. Latencies are ratios to float32 of the same runtime, measured in alternation.
+inputs that calibration has not seen. Latencies are CPU time on one thread, which a busy machine changes least, and
+their ratios to float32 of the same runtime, measured in alternation.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ import jax
 import numpy as np
 import xlapass
 import zoo
-from measure import alternate, quartiles
+from measure import quartiles
 
 CALIBRATION_BATCHES = 8
-THREADS = 2
+THREADS = 1
+MINIMUM_ROUNDS = 9
 SEED = 7
 
 Batch = tuple[np.ndarray, ...]
@@ -172,6 +175,22 @@ RUNTIMES: dict[str, tuple[Any, Any, dict[str, str]]] = {
     "tflite": (tflite_runner, by_ai_edge, {"static": "mobile", "dynamic": "edge"}),
 }
 """The float pipeline, how its files run, who else quantizes them, and the pipelines by scheme."""
+
+
+def alternate(runs: Sequence[Callable[[], Any]], seconds: float) -> np.ndarray:
+    """CPU times of the `runs`, `[runs, rounds]` in seconds, each once a round."""
+    for run in runs:
+        run()
+    rounds: list[list[float]] = []
+    deadline = time.perf_counter() + seconds
+    while len(rounds) < MINIMUM_ROUNDS or time.perf_counter() < deadline:
+        times = []
+        for run in runs:
+            start = time.process_time()
+            run()
+            times.append(time.process_time() - start)
+        rounds.append(times)
+    return np.array(rounds).T
 
 
 def measure(name: str, runtime: str, seconds: float) -> dict[str, Any]:

@@ -22,7 +22,9 @@ from .operations import Activation, Operation, free_axes, source
 from .placement import Placement
 from .tables import Scheme, Table
 from .weights import (
+    Rounding,
     WeightObserver,
+    balanced,
     bias_parameters,
     grouped,
     per_channel,
@@ -37,9 +39,6 @@ Array = np.ndarray[Any, Any]
 RULE = "quantize"
 """What made the new equations, for reports."""
 
-RoundWeights = Callable[[Operation, Array, Parameters], Array]
-"""Integers for the weights of a product, laid out as the parameters say; by default the nearest ones."""
-
 
 @dataclasses.dataclass(frozen=True)
 class WeightOptions:
@@ -50,14 +49,14 @@ class WeightOptions:
       group: weights along the summed axis that share a scale; 0 for all of them.
       per_channel: whether every output channel has its own scale.
       observer: how scales are chosen.
-      rounding: see `RoundWeights`.
+      rounding: ``nearest``, or ``balanced`` as the function of that name.
     """
 
     dtype: str = "int8"
     group: int = 0
     per_channel: bool = True
     observer: WeightObserver = "min-max"
-    rounding: RoundWeights | None = None
+    rounding: Rounding = "nearest"
 
 
 class Emission:
@@ -170,7 +169,7 @@ class Emission:
         p = self._weight_parameters(form)
         if scale is not None and not p.group:
             p = room_for_bias(p, scale, operation.bias)
-        numbers = self._integers(operation, form, p)
+        numbers = self._integers(form, p)
         operation.bias = self._corrected_bias(operation, form, dequantize_array(numbers, p) - form.weights)
         constants = [numbers, p.scale, p.zero_point]
         bias = None
@@ -224,15 +223,15 @@ class Emission:
             return per_tensor(form.weights, options.dtype)
         return per_channel(form.weights, form.channel_axis, options.observer, options.dtype)
 
-    def _integers(self, operation: Operation, form: _Form, p: Parameters) -> Array:
-        if self.options.rounding is not None:
-            return self.options.rounding(operation, form.weights, p)
+    def _integers(self, form: _Form, p: Parameters) -> Array:
+        if self.options.rounding == "balanced":
+            return balanced(form.weights, p, form.channel_axis)
         return quantize_array(form.weights, p)
 
     def _dynamic(self, operation: Operation) -> Value:
         form = _dot_form(operation)
         p = self._weight_parameters(form)
-        constants = [self._integers(operation, form, p), p.scale]
+        constants = [self._integers(form, p), p.scale]
         if operation.bias is not None:
             constants.append(operation.bias)
 

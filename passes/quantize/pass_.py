@@ -24,7 +24,7 @@ from .observers import Method, Range
 from .operations import multiplications, source
 from .placement import Placement, place
 from .tables import Scheme, Table, table_for
-from .weights import WeightObserver
+from .weights import Rounding, WeightObserver
 
 DEFAULT_GROUP = 32
 """Of int4 weights: the size for which runtimes have kernels."""
@@ -44,6 +44,7 @@ class Quantize(Pass):
       percentile: of the observer of that name.
       per_channel: whether each output channel has its own scale.
       weights: how scales of weights are chosen.
+      rounding: of weights: nearest, or balanced, so that the errors of each channel add up to nothing.
       bias_correction: whether biases make up for what rounding the weights does to the means of channels.
       calibration: a calibration file, read where it exists and written where it does not.
       keep: names of products that stay float, as the report calls them.
@@ -64,6 +65,7 @@ class Quantize(Pass):
     percentile: float = 99.99
     per_channel: bool = True
     weights: WeightObserver = "min-max"
+    rounding: Rounding = "nearest"
     bias_correction: bool = False
     calibration: str = ""
     keep: tuple[str, ...] = ()
@@ -148,7 +150,7 @@ class Quantize(Pass):
     def weight_options(self) -> WeightOptions:
         """How weights are quantized."""
         group = self.group or (DEFAULT_GROUP if self.bits == 4 else 0)
-        return WeightOptions(f"int{self.bits}", group, self.per_channel, self.weights)
+        return WeightOptions(f"int{self.bits}", group, self.per_channel, self.weights, self.rounding)
 
     def parameters(
         self, program: Program, placement: Placement, table: Table, context: PassContext

@@ -1,4 +1,4 @@
-"""Cross-layer equalization and bias correction."""
+"""Cross-layer equalization, bias correction and balanced rounding."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xlapass
 from xlapass.core.manager import PassManager
+from xlapass.passes.quantize.weights import balanced, per_channel
 
 RNG = np.random.default_rng(0)
 
@@ -85,3 +86,25 @@ def test_bias_correction_keeps_the_means(name):
         ).run(program)
         errors.append(np.abs((np.asarray(quantized(x)) - program(x)).mean(tuple(range(x.ndim - 1)))).max())
     assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_balanced_rounding(axis, dtype):
+    w = drawn(7, 8, 9) + 0.3
+    p = per_channel(w, axis, dtype=dtype)
+    others = tuple(k for k in range(3) if k != axis)
+    exact = w / np.expand_dims(p.scale, others)
+    numbers = balanced(w, p, axis).astype(float)
+    assert np.abs(numbers - exact).max() <= 1 and np.abs((numbers - exact).sum(others)).max() <= 0.5 + 1e-6
+    assert (np.abs(numbers) <= p.limits[1]).all()
+
+
+def test_balanced_rounding_helps_where_activations_have_a_mean():
+    w, x = drawn(256, 32), np.abs(drawn(50, 256)) + 1
+    program = prepared(lambda x: x @ w, x)
+    noises = [
+        noise(program(x), PassManager(f"quantize{{scheme=weight-only,bits=4,group=256,rounding={r}}}").run(program)(x))
+        for r in ("nearest", "balanced")
+    ]
+    assert noises[1] > noises[0] + 3
