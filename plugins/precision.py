@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from ..core.plugins import Entry, NamedPipeline, hookimpl
 
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
-# Weights are rounded once all that is known about them is folded into them; kernels find what they are for first.
-_BEFORE = f"inline,{_CLEAN_UP},fold-batch-norm,fuse{{with-kernel=true}}"
+# Weights are rounded once all that is known about them is folded into them, and after what wants to know them or takes
+# products away: the passes of the pipelines of XLA that come again later find nothing more to do.
+_GPU = f"inline,{_CLEAN_UP},fold-batch-norm,fuse{{with-kernel=true}}"
+_CPU = f"inline,{_CLEAN_UP},fold-batch-norm,layout{{to=nhwc}},fuse{{with-kernel=true}},banded-products"
 
 
 @hookimpl
@@ -39,19 +41,19 @@ def xlapass_pipelines() -> Mapping[str, NamedPipeline]:
     """The pipelines of XLA, after mixed precision."""
     return {
         "cpu-bf16": NamedPipeline(
-            f"{_BEFORE},mixed-precision,cpu",
+            f"{_CPU},mixed-precision,cpu",
             backend="xla",
             target="cpu",
             summary="cpu, with large products in bfloat16 where this CPU has instructions for it",
         ),
         "gpu-bf16": NamedPipeline(
-            f"{_BEFORE},mixed-precision,gpu",
+            f"{_GPU},mixed-precision,gpu",
             backend="xla",
             target="gpu",
             summary="gpu, with products and convolutions in bfloat16",
         ),
         "gpu-f16": NamedPipeline(
-            f"{_BEFORE},mixed-precision{{dtype=float16}},gpu",
+            f"{_GPU},mixed-precision{{dtype=float16}},gpu",
             backend="xla",
             target="gpu",
             summary="gpu, with products and convolutions in float16",

@@ -109,6 +109,8 @@ def _dot_general(node: Node, p: Permutation) -> Sunk | None:
     (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = node.params["dimension_numbers"]
     if len(p) != len(node.inputs[0].shape) or node.inputs[0].producer is None:
         return None
+    if node.inputs[0].dtype != node.outputs[0].dtype:  # XLA:CPU takes products of bfloat16 in float32 in one order only
+        return None
     if node.inputs[0].producer.name != "transpose" or tuple(node.inputs[0].producer.params["permutation"]) != p:
         return None
     used = {*lhs_contract, *lhs_batch}

@@ -108,7 +108,8 @@ class Placement:
 
     def _find(self, graph: Graph, origins: Origins) -> list[Found]:
         """What the policy wants in the small type in one graph, and may have."""
-        found, between = [], []
+        found: list[Found] = []
+        between: list[Found] = []
         for node in graph.nodes():
             row = self.policy.of(node)
             if row is None or row.compute != "small" or node.effects or node in self.whole:

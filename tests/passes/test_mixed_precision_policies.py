@@ -242,6 +242,21 @@ def test_policies_are_listed():
 # -- pipelines ---------------------------------------------------------------------------------------------------------
 
 
+def test_layouts_leave_products_as_they_were_written():
+    """A product that takes over a transpose may be one on which XLA:CPU stops."""
+    kernel, weights = draw(8, 4, 3, 3), draw(2, 8, 9, 10)
+
+    def model(x):
+        y = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW"))
+        return lax.dot_general(y, weights, (((2,), (2,)), ((0, 1), (0, 1))))
+
+    x = draw(2, 4, 9, 9)
+    program = PassManager("mixed-precision{policy=products},layout{to=nhwc}").run(trace(model, x))
+    (dot,) = [n for n in Graph(program.jaxpr).nodes() if n.name == "dot_general"]
+    assert dot.params["dimension_numbers"][1] == ((0, 1), (0, 1))
+    np.testing.assert_allclose(program(x), model(x), atol=1)
+
+
 def test_pipelines():
     weights = draw(256, 256) / 16
     model = lambda x: jnp.tanh(x @ weights)  # noqa: E731
