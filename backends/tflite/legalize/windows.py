@@ -94,14 +94,16 @@ def _cells(x: Array, filler: Array, params: Any, base_dilation: Sequence[int]) -
 
 
 def _general_window(node: Node, *operands: Array) -> Array:
-    """A window of any associative function: its elements are combined in order."""
+    """A window of any associative function: its elements are combined in order, without those outside."""
     combine = _combiner(node)
     x, start = operands
-    cells = _cells(x, start, node.params, node.params["base_dilation"])
-    result = cells[0]
-    for cell in cells[1:]:
-        result = combine(result, cell)
-    return combine(jnp.broadcast_to(start, result.shape), result)
+    base = node.params["base_dilation"]
+    cells = _cells(x, start, node.params, base)
+    inside = _cells(jnp.ones(x.shape, np.bool_), jnp.zeros((), np.bool_), node.params, base)
+    result = jnp.broadcast_to(start, node.outputs[0].shape)
+    for cell, exists in zip(cells, inside, strict=True):
+        result = jnp.where(exists, combine(result, cell), result)
+    return result
 
 
 MOST_CELLS = 256
