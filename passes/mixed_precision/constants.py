@@ -50,6 +50,8 @@ class Constants:
         array, rounded = value.numpy(), self._round(value)
         if not np.array_equal(np.isfinite(array), np.isfinite(rounded)):
             return f"a constant of it is beyond the largest {self.dtype}, {float(jnp.finfo(self.dtype).max):.5g}"
+        if float(jnp.finfo(self.dtype).tiny) <= float(jnp.finfo(np.float32).tiny):
+            return None  # as small as float32 goes, so does the type
         scale = np.abs(array, where=np.isfinite(array), out=np.zeros_like(array)).max(initial=0)
         if scale == 0:
             return None
