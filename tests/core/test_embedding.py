@@ -93,3 +93,16 @@ def test_a_kernel_used_twice_counts_once(monkeypatch):
 
 def test_no_constants():
     assert constants_to_embed(jax.make_jaxpr(jnp.sin)(1.0)) == ()
+
+
+def test_what_loops_join_is_embedded():
+    gates, other = [array(32, 32), array(32, 64)], array(96, 32)
+
+    def cell(carry, _):
+        return jnp.tanh(carry @ jnp.concatenate(gates, axis=1) @ other), None
+
+    inside, outside = embedded(lambda x: jax.lax.scan(cell, x, None, length=3)[0], array(1, 32))
+    assert (sorted(inside), outside) == ([(32, 32), (32, 64)], [other.shape])
+    loop = lambda x: jax.lax.while_loop(lambda y: y[0, 0] < 1, lambda y: cell(y, 0)[0], x)  # noqa: E731
+    inside, outside = embedded(loop, array(1, 32))
+    assert (sorted(inside), outside) == ([(32, 32), (32, 64)], [other.shape])
