@@ -213,7 +213,7 @@ def tune_parser() -> Parser:
     )
     _add_model(parser)
     _add_pipeline(parser)
-    _add_report(parser)
+    _add_report(parser.add_argument_group("results"))
     _add_common(parser)
     return parser
 
