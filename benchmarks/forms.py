@@ -121,6 +121,11 @@ def convolutions() -> Iterator[Case]:
         padding=[(1, 1), (1, 1)], batch_group_count=384, dimension_numbers=weights,
     )  # fmt: skip
     images = lax.ConvDimensionNumbers((0, 3, 1, 2), (2, 3, 0, 1), (0, 3, 1, 2))
+    for size, features in [(24, 64), (12, 128), (6, 256), (3, 512)]:
+        yield convolution(
+            f"image gradient 3x3 {size}x{size}x{features} of 8", (8, size, size, features), (3, 3, features, features),
+            constant=False, padding=[(1, 1), (1, 1)], dimension_numbers=images,
+        )  # fmt: skip
     yield convolution(
         "image gradient 3x3/2 12x12x128->64 of 8", (8, 12, 12, 128), (3, 3, 64, 128), constant=False,
         padding=[(1, 2), (1, 2)], lhs_dilation=(2, 2), dimension_numbers=images,
@@ -176,6 +181,14 @@ def others() -> Iterator[Case]:
             fn = lambda x, w: lax.dot_general(x, w, (((1,), (1,)), ((), ())))  # noqa: E731
             name = f"{jnp.dtype(dtype).name} product {rows}x{depth} with transposed constant {columns}x{depth}"
             yield name, fn, [((rows, depth), dtype), ((columns, depth), dtype)], (1,)
+    for depth, columns in [(768, 3072), (3072, 768), (1280, 1000), (768, 50257), (256, 256)]:
+        fn = lambda x, w: lax.dot_general(x, w, (((1,), (0,)), ((), ())))  # noqa: E731
+        types = [((1, depth), F32), ((depth, columns), F32)]
+        yield f"one row of {depth} with constant {depth}x{columns}", fn, types, (1,)
+    for queries, length in [(1, 256), (4, 1024), (128, 128)]:
+        fn = lambda q, k: lax.dot_general(q, k, (((3,), (3,)), ((0, 2), (0, 2))))  # noqa: E731
+        types = [((1, queries, 12, 64), F32), ((1, length, 12, 64), F32)]
+        yield f"{queries} queries with {length} keys of 12 heads", fn, types, ()
     sizes = [(4096, 2, 2, 2), (4096, 3, 3, 3), (4096, 4, 4, 4), (4096, 4, 4, 1)]
     sizes += [(4096, 8, 4, 8), (64, 4, 4, 4), (192, 49, 32, 49), (4096, 1, 8, 8)]
     for batch, rows, depth, columns in sizes:
