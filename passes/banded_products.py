@@ -61,6 +61,8 @@ class Band:
 class BandedProducts(GraphPass):
     """Multiplies by constant matrices whose rows hold few numbers, side by side, without their zeros.
 
+    An infinity or NaN then reaches the outputs around it, and not, through the zeros, all of them.
+
     Attributes:
       least_gain: how many times faster the cost model must find it.
     """
