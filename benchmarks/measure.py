@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 Run = Callable[[], Any]
+Clock = Callable[[], float]
 
 MINIMUM_ROUNDS = 7
 # Below this a sample is mostly the clock and the dispatch: several calls make one sample.
@@ -19,19 +20,19 @@ WARM_UP_BELOW = 50e-3
 PAUSE = 5e-3
 
 
-def alternate(runs: Sequence[Run], seconds: float) -> np.ndarray:
-    """Times of the `runs`, `[runs, rounds]` in seconds per call.
+def alternate(runs: Sequence[Run], seconds: float, clock: Clock = time.perf_counter) -> np.ndarray:
+    """Times of the `runs`, `[runs, rounds]` in seconds per call, by `clock`.
 
     Takes about `seconds` in all, but at least `MINIMUM_ROUNDS` rounds. The order rotates from round to round.
     """
-    estimates = [_estimate(run) for run in runs]
+    estimates = [_estimate(run, clock) for run in runs]
     rounds: list[list[float]] = []
     deadline = time.perf_counter() + seconds
     while len(rounds) < MINIMUM_ROUNDS or time.perf_counter() < deadline:
         times = [0.0] * len(runs)
         for offset in range(len(runs)):
             index = (len(rounds) + offset) % len(runs)
-            times[index] = _sample(runs[index], estimates[index])
+            times[index] = _sample(runs[index], estimates[index], clock)
         rounds.append(times)
     return np.array(rounds).T
 
@@ -71,22 +72,22 @@ def _error(output: np.ndarray, expected: np.ndarray) -> float:
     return largest / float(scale) if scale > 0 else largest
 
 
-def _estimate(run: Run) -> float:
+def _estimate(run: Run, clock: Clock) -> float:
     """The shortest of three calls, the first of which may still set things up."""
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = clock()
         run()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)
 
 
-def _sample(run: Run, estimate: float) -> float:
+def _sample(run: Run, estimate: float, clock: Clock) -> float:
     time.sleep(PAUSE)
     if estimate < WARM_UP_BELOW:
         run()
     calls = max(1, round(SHORTEST_SAMPLE / estimate))
-    start = time.perf_counter()
+    start = clock()
     for _ in range(calls):
         run()
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls

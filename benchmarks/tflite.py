@@ -15,6 +15,7 @@ import dataclasses
 import gc
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--models", default="all", help=f"names or families, with commas: {', '.join(zoo.names())}")
     made.add_argument("--seconds", type=float, default=10.0, help="time to measure each model")
     made.add_argument("--threads", type=int, default=1, help="threads of the interpreter")
+    made.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a machine with other work")
     made.add_argument("--engine", choices=("litert", "tensorflow"), default="litert", help="of xlapass's files")
     made.add_argument("--python", default=str(HERE.parent / ".venv-tensorflow/bin/python"), help="has TensorFlow")
     made.add_argument("--files", type=Path, default=Path("build/tflite"), help="where the plain route's files are kept")
@@ -108,7 +110,8 @@ def measure_model(name: str, options: Any) -> Row:
     runs = {what: runner(content, inputs, options.threads) for what, content in files.items()}
     if PLAIN in runs and not agree(runs[OURS](), runs[PLAIN]()):
         note = "the outputs of the files differ"
-    times = dict(zip(runs, alternate(list(runs.values()), options.seconds), strict=True))
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    times = dict(zip(runs, alternate(list(runs.values()), options.seconds, clock), strict=True))
     medians = {what: 1e3 * float(np.median(t)) for what, t in times.items()}
     ratio = quartiles(times[PLAIN] / times[OURS]) if PLAIN in times else None
     return Row(name, medians, ratio, {what: operation_counts(content).total() for what, content in files.items()}, note)
@@ -143,7 +146,7 @@ def agree(ours: list[np.ndarray], plain: list[np.ndarray]) -> bool:
 
 def table(rows: Sequence[Row], options: Any) -> Table:
     """All models, and the geometric mean."""
-    title = f"LiteRT, {options.threads} thread(s), engine {options.engine}"
+    title = f"LiteRT, {options.threads} thread(s), engine {options.engine}, {options.clock} time"
     made = Table("model", title=title, title_justify="left")
     for heading in (f"{PLAIN} ms", f"{OURS} ms", "ratio", "quartiles", "operations"):
         made.add_column(heading, justify="right")
