@@ -75,7 +75,7 @@ class ResNet(nnx.Module):
         self.head = nnx.Linear(inner, 1000, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        x = nnx.max_pool(self.stem(x), window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = nnx.max_pool(self.stem(x), window_shape=(3, 3), strides=(2, 2), padding="SAME")
         for block in self.blocks:
             x = block(x)
         return self.head(jnp.mean(x, axis=(1, 2)))

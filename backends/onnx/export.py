@@ -13,7 +13,8 @@ import onnx_ir as ir
 from ...core.errors import UnsupportedError, UsageError
 from . import dims
 from .builder import Builder
-from .context import Context, as_array
+from .context import Context
+from .equation import as_array
 from .functions import extract_functions
 from .operand import constant, inner_shape, stored_type
 from .registry import table

@@ -317,6 +317,17 @@ def test_while_and_cond(agrees):
     agrees(lambda x: lax.cond(x.sum() > 0, lambda v: (v, 1), lambda v: (-v, 0), x), normal(3))
 
 
+def test_no_elements(agrees):
+    """Whether any or all of nothing hold, extrema with a start, loops over nothing."""
+    agrees(
+        lambda x: (
+            jnp.any(x), jnp.all(x, 0), jnp.max(x, initial=-1.0), jnp.min(x, 0, initial=3.0), x.sum(0), x.prod(),
+            jax.vmap(lambda r: lax.while_loop(lambda v: v.sum() < 3, lambda v: v + 1, r))(x), jnp.allclose(x, x),
+        ),
+        np.zeros((0, 4), np.float32),
+    )  # fmt: skip
+
+
 def test_calls_are_opened(agrees, operators):
     @jax.custom_jvp
     def f(x):

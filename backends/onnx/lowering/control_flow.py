@@ -11,7 +11,8 @@ from jax import lax
 
 from ....core import _compat
 from .. import dims
-from ..context import Context, as_array
+from ..context import Context
+from ..equation import as_array
 from ..operand import Operand, constant, inner_shape, stored_type
 from ..registry import lowers
 from .shape import reshape_to, typed
@@ -239,6 +240,8 @@ def while_(ctx: Context, eqn: Any, *operands: Operand) -> list[Any]:
 
 def _any(ctx: Context, test: Operand) -> ir.Value:
     """Whether any element of a batched condition holds."""
+    if any(d == 0 for d in test.shape if isinstance(d, int)):
+        return ctx.const(np.asarray(False))  # the kernel has no value for no elements
     value = ctx.full(test)
     return value if not test.shape else ctx.op("ReduceMax", value, keepdims=0, typed=(0,))
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -17,7 +16,7 @@ from ..registry import decomposes
 Array = Any
 
 
-def _wide(function: Callable[..., Array]) -> Callable[..., Array]:
+def widened(function: Callable[..., Array]) -> Callable[..., Array]:
     """Computes 16-bit (and narrower) floats in float32."""
 
     @functools.wraps(function)
@@ -29,7 +28,8 @@ def _wide(function: Callable[..., Array]) -> Callable[..., Array]:
     return wrapped
 
 
-def _is(x: Array, value: float) -> Array:
+def full(x: Array, value: float) -> Array:
+    """An array like ``x`` of one value."""
     return lax.full_like(x, value)
 
 
@@ -102,7 +102,7 @@ def cbrt(x: Array, **_: Any) -> Array:
     return lax.sign(x) * root
 
 
-def _is_negative(x: Array) -> Array:
+def is_negative(x: Array) -> Array:
     """Whether the sign bit is set (NaN aside): the reciprocal shows it for zeros."""
     return (x < 0) | ((x == 0) & (1 / x < 0))
 
@@ -114,8 +114,8 @@ def atan2(y: Array, x: Array, **_: Any) -> Array:
     infinite = jnp.isinf(a) & jnp.isinf(b)
     ratio = jnp.where(infinite | ((a == 0) & (b == 0)), jnp.where(infinite, 1.0, 0.0).astype(x.dtype), a / b)
     angle = lax.atan(ratio)
-    angle = jnp.where(_is_negative(x), math.pi - angle, angle)
-    return jnp.where(_is_negative(y), -angle, angle)
+    angle = jnp.where(is_negative(x), math.pi - angle, angle)
+    return jnp.where(is_negative(y), -angle, angle)
 
 
 def logistic(x: Array) -> Array:
@@ -165,26 +165,6 @@ def complex_power(x: Array, y: Array) -> Array:
     return jnp.where(x == 0, at_zero, value)
 
 
-def next_after(x: Array, y: Array) -> Array:
-    """The neighbour of x towards y, by stepping the bit pattern."""
-    bits = jnp.finfo(x.dtype).bits
-    word = jnp.dtype(f"int{bits}")
-    sign_bit = np.array(np.iinfo(word).min, word)
-    pattern = lax.bitcast_convert_type(x, word)
-    tiny = (lax.bitcast_convert_type(y, word) & sign_bit) | jnp.asarray(1, word)
-    away = (y > x) == (x > 0)
-    stepped = jnp.where(x == 0, tiny, jnp.where(away, pattern + 1, pattern - 1))
-    result = jnp.where(x == y, y, lax.bitcast_convert_type(stepped, x.dtype))
-    return jnp.where(jnp.isnan(x) | jnp.isnan(y), x + y, result)
-
-
-def before(x: Array, y: Array) -> Array:
-    """x < y in the total order; the sign of a zero shows in its reciprocal."""
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        return x < y
-    return (x < y) | (jnp.isnan(y) & ~jnp.isnan(x)) | ((x == y) & (1 / x < 1 / y))
-
-
 # -- float64 forms of what the runtime has in float32 only --------------------------------------------------------
 
 
@@ -222,9 +202,9 @@ def atan(x: Array) -> Array:
     """Chebyshev series on [-tan(pi/8), tan(pi/8)] after the usual two reductions."""
     a = lax.abs(x)
     large, middle = a > math.tan(3 * math.pi / 8), a > math.tan(math.pi / 8)
-    reduced = jnp.where(large, -1 / jnp.where(large, a, _is(a, 1)), jnp.where(middle, (a - 1) / (a + 1), a))
-    reduced = jnp.where(jnp.isinf(a), _is(a, 0), reduced)
-    offset = jnp.where(large, _is(a, math.pi / 2), jnp.where(middle, _is(a, math.pi / 4), _is(a, 0)))
+    reduced = jnp.where(large, -1 / jnp.where(large, a, full(a, 1)), jnp.where(middle, (a - 1) / (a + 1), a))
+    reduced = jnp.where(jnp.isinf(a), full(a, 0), reduced)
+    offset = jnp.where(large, full(a, math.pi / 2), jnp.where(middle, full(a, math.pi / 4), full(a, 0)))
     limit = math.tan(math.pi / 8) ** 2
     series = _fit(lambda z: math.atan(math.sqrt(z)) / math.sqrt(z) if z > 1e-12 else 1 - z / 3, 0.0, limit, 16)
     square = reduced * reduced
@@ -238,7 +218,7 @@ def asin(x: Array) -> Array:
 
 def acos(x: Array) -> Array:
     return jnp.where(
-        x == -1, _is(x, math.pi), 2 * atan(lax.sqrt((1 - x) * (1 + x)) / jnp.where(x == -1, _is(x, 1), 1 + x))
+        x == -1, full(x, math.pi), 2 * atan(lax.sqrt((1 - x) * (1 + x)) / jnp.where(x == -1, full(x, 1), 1 + x))
     )
 
 
@@ -278,7 +258,7 @@ def _erfc_of_large(a: Array) -> Array:
     low, high = -0.6, 0.75
     series = _fit_cached("erfcx", low, high, 28)
     position = (t - 0.5 * (low + high)) * (2 / (high - low))
-    return jnp.where(a > 27.5, _is(a, 0), lax.exp(-a * a) * chebyshev(jnp.minimum(position, 1), series))
+    return jnp.where(a > 27.5, full(a, 0), lax.exp(-a * a) * chebyshev(jnp.minimum(position, 1), series))
 
 
 def erf(x: Array) -> Array:
@@ -300,7 +280,7 @@ _ERFC_FIT = (
 def erfc(x: Array, **_: Any) -> Array:
     """The complementary error function, accurate in its tail."""
 
-    @_wide
+    @widened
     def value(x: Array) -> Array:
         a = lax.abs(x)
         if x.dtype == jnp.float64:
@@ -328,7 +308,7 @@ _ERFINV_TAIL = (
 def erf_inv(x: Array, **_: Any) -> Array:
     """The inverse error function."""
 
-    @_wide
+    @widened
     def value(x: Array) -> Array:
         w = -log1p(-x * x)
         centre = polynomial(w - 2.5, _ERFINV_CENTRE)
@@ -341,155 +321,3 @@ def erf_inv(x: Array, **_: Any) -> Array:
         return jnp.where(lax.abs(x) == 1, x * jnp.inf, y)
 
     return value(x)
-
-
-# -- bits ----------------------------------------------------------------------------------------------------------
-
-
-def population_count(x: Array) -> Array:
-    """Number of set bits, by adding neighbouring fields."""
-    bits = jnp.iinfo(x.dtype).bits
-    word = jnp.dtype(f"uint{max(bits, 32)}")
-    narrow = x if jnp.issubdtype(x.dtype, jnp.unsignedinteger) else x.astype(jnp.dtype(f"uint{bits}"))
-    v = narrow.astype(word)
-
-    def mask(field: int) -> Array:
-        width = jnp.iinfo(word).bits
-        pattern = sum(((1 << field) - 1) << k for k in range(0, width, 2 * field))
-        return jnp.asarray(pattern, word)
-
-    for field in (1, 2, 4, 8, 16, 32):
-        if field < jnp.iinfo(word).bits:
-            v = (v & mask(field)) + (lax.shift_right_logical(v, jnp.asarray(field, word)) & mask(field))
-    return v.astype(x.dtype)
-
-
-def leading_zeros(x: Array) -> Array:
-    """Number of leading zero bits: those not set after the highest bit is smeared downwards."""
-    bits = jnp.iinfo(x.dtype).bits
-    narrow = jnp.dtype(f"uint{bits}")
-    v = x.astype(narrow)
-    step = 1
-    while step < bits:
-        v = v | lax.shift_right_logical(v, jnp.asarray(step, narrow))
-        step *= 2
-    return (jnp.asarray(bits, narrow) - population_count(v)).astype(x.dtype)
-
-
-@decomposes("reduce_precision")
-def reduce_precision(x: Array, *, exponent_bits: int, mantissa_bits: int) -> Array:
-    """Rounds to a float format with fewer bits, to nearest even, as XLA does; out of range becomes infinite or 0."""
-    info = jnp.finfo(x.dtype)
-    word = jnp.dtype(f"uint{info.bits}")
-    one = jnp.asarray(1, word)
-    bits = lax.bitcast_convert_type(x, word)
-    drop = info.nmant - mantissa_bits
-    if drop > 0:
-        shift = jnp.asarray(drop, word)
-        odd = lax.shift_right_logical(bits, shift) & one
-        bits = bits + odd + jnp.asarray((1 << (drop - 1)) - 1, word)
-        bits = bits & ~jnp.asarray((1 << drop) - 1, word)
-    result = lax.bitcast_convert_type(bits, x.dtype)
-    if exponent_bits < info.nexp:
-        bias = (1 << (exponent_bits - 1)) - 1
-        largest = math.ldexp(2.0 - 2.0 ** -min(mantissa_bits, info.nmant), bias)
-        smallest = math.ldexp(1.0, 1 - bias)
-        result = jnp.where(lax.abs(result) > largest, lax.sign(x) * jnp.inf, result)
-        result = jnp.where(lax.abs(result) < smallest, x * 0, result)
-    return jnp.where(jnp.isnan(x), x, result)
-
-
-# -- gamma and its relatives ---------------------------------------------------------------------------------------
-
-#: Lanczos' series for the gamma function with g = 7 and nine terms.
-_LANCZOS = (
-    676.520368121885098567009190444019, -1259.13921672240287047156078755283, 771.3234287776530788486528258894,
-    -176.61502916214059906584551354, 12.507343278686904814458936853, -0.13857109526572011689554707,
-    9.984369578019570859563e-6, 1.50563273514931155834e-7,
-)  # fmt: skip
-_LANCZOS_BASE = 0.99999999999980993227684700473478
-_LANCZOS_G = 7.0
-
-
-@decomposes("lgamma")
-def lgamma(x: Array, **_: Any) -> Array:
-    """log|gamma(x)| by Lanczos' series, reflected for x < 0.5."""
-
-    @_wide
-    def value(x: Array) -> Array:
-        reflect = x < 0.5
-        z = jnp.where(reflect, -x, x - 1)
-        total = lax.full_like(x, _LANCZOS_BASE)
-        for k, c in enumerate(_LANCZOS):
-            total = total + c / (z + (k + 1))
-        t = z + (_LANCZOS_G + 0.5)
-        log_t = math.log(_LANCZOS_G + 0.5) + log1p(z / (_LANCZOS_G + 0.5))
-        main = (z + 0.5 - t / log_t) * log_t + (0.5 * math.log(2 * math.pi)) + lax.log(total)
-        a = lax.abs(x)
-        part = a - lax.floor(a)
-        part = jnp.where(part > 0.5, 1 - part, part)
-        sine = lax.log(lax.sin(math.pi * part))
-        mirrored = jnp.where(jnp.isinf(sine), -sine, math.log(math.pi) - sine - main)
-        return jnp.where(jnp.isinf(x), _is(x, jnp.inf), jnp.where(reflect, mirrored, main))
-
-    return value(x)
-
-
-@decomposes("digamma")
-def digamma(x: Array, **_: Any) -> Array:
-    """The logarithmic derivative of gamma, from the same series; NaN at its poles."""
-
-    @_wide
-    def value(x: Array) -> Array:
-        reflect = x < 0.5
-        z = jnp.where(reflect, -x, x - 1)
-        numerator, denominator = lax.full_like(x, 0), lax.full_like(x, _LANCZOS_BASE)
-        for k, c in enumerate(_LANCZOS):
-            term = z + (k + 1)
-            numerator = numerator - c / (term * term)
-            denominator = denominator + c / term
-        t = z + (_LANCZOS_G + 0.5)
-        log_t = math.log(_LANCZOS_G + 0.5) + log1p(z / (_LANCZOS_G + 0.5))
-        main = log_t + numerator / denominator - _LANCZOS_G / t
-        part = x + lax.abs(lax.floor(x + 0.5))
-        angle = math.pi * part
-        mirrored = main - math.pi * lax.cos(angle) / lax.sin(angle)
-        pole = (x <= 0) & (x == lax.floor(x))
-        return jnp.where(pole, _is(x, jnp.nan), jnp.where(reflect, mirrored, main))
-
-    return value(x)
-
-
-@functools.cache
-def _bessel_series(order: int, low: bool) -> np.ndarray[Any, Any]:
-    """Chebyshev coefficients of the scaled Bessel function on [0, 8] in x/4-1, or times sqrt(x) in 16/x-1 beyond."""
-    function = jax.scipy.special.i0e if order == 0 else jax.scipy.special.i1e
-    degree = 30 if low else 26
-
-    def sample(t: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        cpu = jax.local_devices(backend="cpu")[0]
-        with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.default_device(cpu):
-            x = 4 * (t + 1) if low else 16 / (np.maximum(t, -1 + 1e-12) + 1)
-            y = np.asarray(jax.jit(function)(x))
-        return y if low else y * np.sqrt(x)
-
-    return np.polynomial.chebyshev.chebinterpolate(sample, degree)
-
-
-def _bessel(x: Array, order: int) -> Array:
-    a = lax.abs(x)
-    near = chebyshev(jnp.minimum(a, 8) / 4 - 1, _bessel_series(order, True))
-    far = jnp.maximum(a, 8)
-    beyond = chebyshev(16 / far - 1, _bessel_series(order, False)) / lax.sqrt(far)
-    value = jnp.where(a <= 8, near, beyond)
-    return value if order == 0 else jnp.where(x < 0, -value, value)
-
-
-@decomposes("bessel_i0e")
-def bessel_i0e(x: Array, **_: Any) -> Array:
-    return _wide(lambda v: _bessel(v, 0))(x)
-
-
-@decomposes("bessel_i1e")
-def bessel_i1e(x: Array, **_: Any) -> Array:
-    return _wide(lambda v: _bessel(v, 1))(x)

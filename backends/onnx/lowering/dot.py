@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import onnx_ir as ir
 from jax import lax
@@ -12,7 +13,7 @@ from .. import dims, kernels
 from ..context import Context
 from ..dims import Shape
 from ..operand import Operand, is_bool, is_complex, is_float, stored_type
-from ..registry import lowers
+from ..registry import Refusal, decomposes, lowers
 from .shape import permute, reshape_to, typed
 
 _T = ir.DataType
@@ -117,3 +118,21 @@ def _complex(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
         return lax.complex(re, im)
 
     return ctx.trace_and_lower(function, ctx.convert(x, eqn.aval.dtype), ctx.convert(y, eqn.aval.dtype))[0]
+
+
+@decomposes("ragged_dot_general", note="rows in groups, each times a matrix of its own")
+def ragged_dot_general(
+    x: Any, w: Any, sizes: Any, *, ragged_dot_dimension_numbers: Any, preferred_element_type: Any, **params: Any
+) -> Any:
+    """``x[m, k]`` times ``w[group of the row, k, n]``; rows behind the last group are zeros."""
+    numbers = ragged_dot_dimension_numbers
+    (x_sum, w_sum), batch = numbers.dot_dimension_numbers
+    usual = (x.ndim, w.ndim, list(x_sum), list(w_sum)) == (2, 3, [1], [1]) and not any(map(len, batch))
+    ragged, groups = list(numbers.lhs_ragged_dimensions), list(numbers.rhs_group_dimensions)
+    if not usual or ragged != [0] or groups != [0] or params.get("group_offset") is not None:
+        raise Refusal("a ragged product other than of rows in groups with a matrix for each")
+    ends = jnp.cumsum(sizes)
+    group = jnp.sum(jnp.arange(x.shape[0])[:, None] >= ends[None, :], axis=1)
+    products = lax.dot_general(x, w, (((1,), (1,)), ((), ())), preferred_element_type=preferred_element_type)
+    own = group[:, None] == jnp.arange(w.shape[0])[None, :]
+    return jnp.sum(jnp.where(own[:, :, None], products, 0), axis=1, dtype=products.dtype)

@@ -153,6 +153,9 @@ def reduce_logical(ctx: Context, eqn: Any, x: Operand) -> Operand:
     axes = eqn.params["axes"]
     if not axes:
         return x
+    if is_bool(x.dtype) and any(d == 0 for d in x.shape if isinstance(d, int)):
+        nothing = np.asarray(eqn.primitive == "reduce_and")
+        return constant(nothing, tuple(eqn.aval.shape))
     if not is_bool(x.dtype):
         combine = {"reduce_and": lax.bitwise_and, "reduce_or": lax.bitwise_or, "reduce_xor": lax.bitwise_xor}
         if any(not isinstance(x.shape[k], int) for k in axes):

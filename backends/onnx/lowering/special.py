@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..registry import Refusal, decomposes
-from .decompositions import digamma, lgamma
+from .gamma import digamma, lgamma
 
 Array = Any
 

@@ -12,7 +12,7 @@ from .. import dims
 from ..context import Context
 from ..operand import Operand, is_bool, is_complex, is_float, is_integer
 from ..registry import Refusal, lowers
-from . import decompositions
+from . import bits, decompositions
 from .elementwise import emit, real_only
 
 #: Primitive -> operator, for every real float type.
@@ -153,7 +153,7 @@ def parts(ctx: Context, eqn: Any, *operands: Operand) -> Operand:
 
 @lowers("population_count", "clz")
 def bit_counts(ctx: Context, eqn: Any, x: Operand) -> Operand:
-    function = decompositions.population_count if eqn.primitive == "population_count" else decompositions.leading_zeros
+    function = bits.population_count if eqn.primitive == "population_count" else bits.leading_zeros
     if is_bool(x.dtype):
         raise Refusal(f"{eqn.primitive} of booleans")
     return ctx.trace_and_lower(function, x)[0]
