@@ -7,12 +7,13 @@ file that cannot be read, or that holds something else, is left alone: a warning
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,10 @@ class Timings:
         """What is in a file; nothing, with a warning unless the file is just missing, where it cannot be used."""
         timings = cls(environment)
         try:
-            with open(path, encoding="utf-8") as file:
-                timings._all = _checked(json.load(file))
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, RecursionError) as error:
+            timings._all = _content(path)
+        except XlapassError as error:
             timings.is_writable = False
-            warnings.warn(f"the measured times in {os.fspath(path)} cannot be used: {error}", FormWarning, stacklevel=2)
+            warnings.warn(error.message, FormWarning, stacklevel=2)
         return timings
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -98,30 +96,24 @@ class Timings:
           UsageError: the file cannot be written there.
           XlapassError: something that is no file of measured times is there.
         """
-        if os.path.exists(path):
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", FormWarning)
-                try:
-                    earlier = Timings.read(path, self.environment)._all
-                except FormWarning as error:
-                    raise XlapassError(str(error), hint="choose another file, or remove this one") from None
-            for environment, subjects in earlier.items():
-                mine = self._all.setdefault(environment, {})
-                for subject, candidates in subjects.items():
-                    mine[subject] = candidates | mine.get(subject, {})
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot write {os.fspath(path)!r}: {error}", hint="choose another file") from error
-        measured = {
-            environment: {
-                subject: {name: _as_json(one) for name, one in candidates.items()}
-                for subject, candidates in subjects.items()
+        with _one_writer(Path(path).parent):
+            for environment, subjects in _content(path).items():
+                mine = self._all.setdefault(environment, {})
+                for subject, candidates in subjects.items():
+                    mine[subject] = candidates | mine.get(subject, {})
+            measured = {
+                environment: {
+                    subject: {name: _as_json(one) for name, one in candidates.items()}
+                    for subject, candidates in subjects.items()
+                }
+                for environment, subjects in self._all.items()
             }
-            for environment, subjects in self._all.items()
-        }
-        text = json.dumps({"format": FORMAT, "measured": measured}, indent=1, sort_keys=True)
-        write_atomically(path, (text + "\n").encode())
+            text = json.dumps({"format": FORMAT, "measured": measured}, indent=1, sort_keys=True)
+            write_atomically(path, (text + "\n").encode())
 
     def try_to_write(self, path: str | os.PathLike[str]) -> None:
         """As `write`; where that fails, a warning, once: what was measured then counts for this process only."""
@@ -132,6 +124,37 @@ class Timings:
         except XlapassError as error:
             self.is_writable = False
             warnings.warn(f"measured times are not kept: {error.message}", FormWarning, stacklevel=2)
+
+
+@contextlib.contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    """Others that would write into ``folder`` wait, where the system has such locks; then nobody's times are lost."""
+    try:
+        import fcntl
+    except ImportError:  # not on every system
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _content(path: str | os.PathLike[str]) -> dict[str, dict[str, dict[str, Measured]]]:
+    """What a file holds; nothing where there is none. Raises `XlapassError` where it holds something else."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return _checked(json.load(file))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise XlapassError(
+            f"the measured times in {os.fspath(path)} cannot be used: {error}",
+            hint="choose another file, or remove this one",
+        ) from None
 
 
 def _as_json(measured: Measured) -> dict[str, Any]:

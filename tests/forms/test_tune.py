@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,21 @@ def test_where_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("XLAPASS_TUNE_FILE", str(tmp_path / "team.json"))
     assert timings_path(CACHE) == tmp_path / "team.json"
     assert timings_path("mine.json") == Path("mine.json")
+
+
+def test_several_writers_lose_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "times.json"
+
+    def write(index: int) -> None:
+        for part in range(5):
+            timings = Timings("here")
+            timings.record(f"operation {index} {part}", "direct", Measured(1.0))
+            timings.write(file)
+
+    threads = [threading.Thread(target=write, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(Timings.read(file, "here")) == 20
+    assert [path.name for path in tmp_path.iterdir()] == ["times.json"]
