@@ -164,10 +164,12 @@ def kernel_report(model: bytes) -> KernelReport:
 
 
 def _is_promised(model: Any, weights: Any, graph: Any) -> bool:
-    """Whether weights are integers, perhaps to be dequantized: then the product was to be of integers."""
+    """Whether weights are constant integers, perhaps to be dequantized: then the product was to be of integers."""
     if flatbuffer.data_of(model, weights) is not None:
         return flatbuffer.type_name(weights) == "INT8"
     return any(
-        flatbuffer.operator_name(model, op) == "DEQUANTIZE" and graph.tensors[op.outputs[0]] is weights
+        flatbuffer.operator_name(model, op) == "DEQUANTIZE"
+        and graph.tensors[op.outputs[0]] is weights
+        and flatbuffer.data_of(model, graph.tensors[op.inputs[0]]) is not None
         for op in graph.operators
     )
