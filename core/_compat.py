@@ -138,6 +138,26 @@ def scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
     return len(consts), len(carry)
 
 
+def with_scan_constants(params: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """A ``scan`` equation's parameters when ``count`` more constants come first."""
+    if "num_consts" in params:
+        more = {"num_consts": params["num_consts"] + count}
+        return {**params, **more} | (
+            {"linear": (False,) * count + tuple(params["linear"])} if "linear" in params else {}
+        )
+    tree = params["ft_in"]
+    consts, carry, slices = tree.unpack()
+    node = type(tree)
+    leaf = _first_leaf(tree)
+    return {**params, "ft_in": node(node(*[leaf] * count, *consts.elts), carry, slices)}
+
+
+def _first_leaf(tree: Any) -> Any:
+    while hasattr(tree, "elts"):
+        tree = next(part for part in tree.elts if len(part))
+    return tree
+
+
 def composite_body(params: Mapping[str, Any]) -> jex_core.ClosedJaxpr:
     """The decomposition in a ``composite`` equation's parameters; JAX 0.12 names it otherwise."""
     body: jex_core.ClosedJaxpr = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]

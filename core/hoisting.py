@@ -93,12 +93,10 @@ def _opened(closed: jex_core.ClosedJaxpr) -> tuple[jex_core.ClosedJaxpr, list[An
 
 
 def _scan(eqn: Any, variable: Any) -> Any:
-    if "num_consts" not in eqn.params:  # JAX 0.12 counts operands otherwise
-        return eqn
     body, arrays = _opened(eqn.params["jaxpr"])
-    params = eqn.params | {"jaxpr": body, "num_consts": eqn.params["num_consts"] + len(arrays)}
-    if "linear" in params:
-        params["linear"] = (*(False for _ in arrays), *params["linear"])
+    if not arrays or not eqn.invars:  # JAX 0.12 describes operands by trees, and an empty one has no leaf to copy
+        return eqn
+    params = _compat.with_scan_constants(eqn.params, len(arrays)) | {"jaxpr": body}
     return eqn.replace(invars=[*map(variable, arrays), *eqn.invars], params=params)
 
 
