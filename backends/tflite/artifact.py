@@ -14,6 +14,8 @@ from ...core.kernel_report import KernelReport
 from ...core.options import suggestion
 from ...core.program import Program
 from . import quantize, runtime
+from .conversion import exported
+from .edges import with_edges
 from .interface import Interface
 from .making import Made
 from .places import PLACES, PlaceReport, check_for
@@ -74,7 +76,9 @@ class TfliteArtifact(Artifact):
         return quantize.kernel_report(self.model)
 
     def stage(self, name: str) -> str:
-        """The text of ``jaxpr``."""
+        """The text of ``jaxpr``, or of ``stablehlo``, which is what the converter gets."""
         if name == "jaxpr":
             return f"{self.program.jaxpr}\n"
-        raise UsageError(f"there is no stage {name!r} for TFLite", hint="one of: jaxpr")
+        if name == "stablehlo":
+            return str(exported(with_edges(self.program)).mlir_module())
+        raise UsageError(f"there is no stage {name!r} for TFLite", hint="one of: jaxpr, stablehlo")

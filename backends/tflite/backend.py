@@ -34,6 +34,7 @@ class TfliteBackend(Backend):
     name: ClassVar[str] = "tflite"
     default_target: ClassVar[str] = "tflite"
     compares: ClassVar[bool] = True
+    stages: ClassVar[tuple[str, ...]] = ("stablehlo",)
     checks: ClassVar[tuple[str, ...]] = ("edgetpu", "micro")
 
     engine: Literal["auto", "litert", "tensorflow"] = "auto"

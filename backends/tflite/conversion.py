@@ -66,13 +66,18 @@ def portable_module(program: Program, engine: Engine) -> bytes:
     Raises:
       CompileError: JAX cannot lower it.
     """
+    lowered = exported(program)
+    if not engine.stablehlo:
+        return bytes(lowered.mlir_module_serialized)
+    return bytes(mlir.serialize_portable_artifact(parse(lowered), engine.stablehlo, True))
+
+
+def exported(program: Program) -> Any:
+    """The `jax.export.Exported` of the flat program, constants inside and unused inputs kept; see `portable_module`."""
     program = open_composites(program) if program.is_symbolic else program
     with jax.enable_x64(program.x64):
         jitted = jax.jit(program.flat_function, keep_unused=True)
         try:
-            exported = jax.export.export(jitted, platforms=["cpu"])(*program.input_specs())
+            return jax.export.export(jitted, platforms=["cpu"])(*program.input_specs())
         except (ValueError, NotImplementedError, TypeError) as error:
             raise CompileError(f"{program.name} cannot be lowered to StableHLO: {error}") from error
-    if not engine.stablehlo:
-        return bytes(exported.mlir_module_serialized)
-    return bytes(mlir.serialize_portable_artifact(parse(exported), engine.stablehlo, True))

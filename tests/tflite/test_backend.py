@@ -124,6 +124,7 @@ def test_options_of_the_executable(artifact, tmp_path):
         artifact.executable(speed=11)
     with pytest.raises(UsageError, match="no stage 'hlo'"):
         artifact.stage("hlo")
+    assert "stablehlo.dot_general" in artifact.stage("stablehlo")
     assert "scan" in artifact.stage("jaxpr") or "while" in artifact.stage("jaxpr")
     (tmp_path / "broken.tflite").write_bytes(b"no model")
     with pytest.raises(UsageError, match="cannot load"):
