@@ -322,6 +322,7 @@ def test_no_elements(agrees):
     agrees(
         lambda x: (
             jnp.any(x), jnp.all(x, 0), jnp.max(x, initial=-1.0), jnp.min(x, 0, initial=3.0), x.sum(0), x.prod(),
+            x.mean(0),
             jax.vmap(lambda r: lax.while_loop(lambda v: v.sum() < 3, lambda v: v + 1, r))(x), jnp.allclose(x, x),
         ),
         np.zeros((0, 4), np.float32),

@@ -153,7 +153,7 @@ def div(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand:
 def _mean(ctx: Context, eqn: Any, x: Operand, y: Operand) -> Operand | None:
     """A sum divided by the number of its terms."""
     made = ctx.origin(x.value)
-    if made is None or made[0] != "ReduceSum" or y.scalar is None or not x.is_full:
+    if made is None or made[0] != "ReduceSum" or y.scalar is None or not x.is_full or y.scalar == 0:
         return None
     _, source, axes = made
     count = dims.size(tuple(source.shape[k] for k in axes))
