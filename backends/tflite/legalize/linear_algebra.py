@@ -1,8 +1,7 @@
-"""Matrix factorisations, as loops over products; and the special functions that the converters do not take."""
+"""Matrix factorisations, as loops over products."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -10,38 +9,25 @@ import jax
 
 from ....core.node import Node
 from ....core.rewrite import Rule
-from ...onnx import lowering as lowering_folder
+from ...onnx.lowering import jacobi, linalg
 from ...onnx.registry import Refusal
 from .rule import lowering
 
-_MODULES = ("linalg", "jacobi")
-"""Where the ONNX backend keeps the algorithms, in plain JAX."""
-
-_FACTORISATIONS = (
-    "cholesky",
-    "triangular_solve",
-    "lu",
-    "lu_pivots_to_permutation",
-    "geqrf",
-    "householder_product",
-    "qr",
-    "eigh",
-    "svd",
-    "tridiagonal_solve",
-    "symmetric_product",
-    "hessenberg",
-)
-
-
-def _algorithm(name: str) -> Callable[..., Any]:
-    folder = lowering_folder.__name__
-    modules = [importlib.import_module(f"{folder}.{module}") for module in _MODULES if _exists(f"{folder}.{module}")]
-    found: Callable[..., Any] = next(getattr(module, name) for module in modules if hasattr(module, name))
-    return found
-
-
-def _exists(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+_FACTORISATIONS: dict[str, Callable[..., Any]] = {
+    "cholesky": linalg.cholesky,
+    "triangular_solve": linalg.triangular_solve,
+    "lu": linalg.lu,
+    "lu_pivots_to_permutation": linalg.lu_pivots_to_permutation,
+    "geqrf": linalg.geqrf,
+    "householder_product": linalg.householder_product,
+    "qr": linalg.qr,
+    "eigh": jacobi.eigh,
+    "svd": jacobi.svd,
+    "tridiagonal_solve": linalg.tridiagonal_solve,
+    "symmetric_product": linalg.symmetric_product,
+    "hessenberg": linalg.hessenberg,
+}
+"""The ONNX backend's algorithms, which are plain JAX."""
 
 
 def _rule(primitive: str, function: Callable[..., Any]) -> Rule:
@@ -56,4 +42,4 @@ def _rule(primitive: str, function: Callable[..., Any]) -> Rule:
     return lowering(primitive.replace("_", "-"), primitive, function, why_not)
 
 
-RULES = tuple(_rule(primitive, _algorithm(primitive)) for primitive in _FACTORISATIONS)
+RULES = tuple(_rule(primitive, function) for primitive, function in _FACTORISATIONS.items())
