@@ -53,14 +53,16 @@ def casts(program, *, inside=None):
 
 
 def test_constants_are_rounded_now():
+    numbers = np.asarray([1.0, 1.001953125], np.float32)
     moves(
-        lambda x: x + to16(np.asarray([1.0, 1.001953125], np.float32)),
-        np.ones(2, B16),
+        lambda x: to16(lax.concatenate([x, numbers], 0)),
+        np.ones(2, np.float32),
         after="""
-            program(a:bf16[2]):
+            program(a:f32[2]):
               const b:bf16[2] = [1.0, 1.0]
-              c:bf16[2] = add a b
-              return c
+              c:bf16[2] = convert_element_type[new_dtype=bfloat16] a
+              d:bf16[4] = concatenate[dimension=0] c b
+              return d
         """,
     )
 
