@@ -160,7 +160,8 @@ def scaled_array(array: Array, factor: Array, divide: bool) -> Array | None:
         if not bound <= float(jnp.finfo(array.dtype).max):
             return None
         scaled = aligned_empty(np.broadcast_shapes(array.shape, factor.shape), array.dtype)
-        return (np.divide if divide else np.multiply)(array, factor, out=scaled, casting="unsafe")
+        (np.divide if divide else np.multiply)(array, factor, out=scaled, casting="unsafe")
+        return scaled
 
 
 def _scaled_weights(match: Match) -> tuple[int, Array] | str:

@@ -41,9 +41,13 @@ def evaluator(program: Program, *, simplified: bool = True) -> Evaluator:
 
 def runs_unsimplified(jaxpr: jex_core.Jaxpr) -> bool:
     """Whether nothing in ``jaxpr`` is known to go wrong without XLA's simplifier."""
-    return not any(
-        (eqn.primitive.name.startswith("scatter") and not getattr(eqn.invars[0].aval, "shape", None))
-        or (eqn.primitive.name == "slice" and eqn.outvars[0].aval.shape == eqn.invars[0].aval.shape)
-        or not all(map(runs_unsimplified, jex_core.jaxprs_in_params(eqn.params)))
+    return all(
+        _runs_unsimplified(eqn) and all(map(runs_unsimplified, jex_core.jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
     )
+
+
+def _runs_unsimplified(eqn: Any) -> bool:
+    if eqn.primitive.name.startswith("scatter"):
+        return eqn.invars[0].aval.shape != ()
+    return not (eqn.primitive.name == "slice" and eqn.outvars[0].aval.shape == eqn.invars[0].aval.shape)
