@@ -6,13 +6,12 @@ All of them read the same `Statistics`, so that one calibration serves every met
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from .statistics import Statistics
 
-Array = np.ndarray[Any, Any]
 Range = tuple[float, float]
 Method = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
 
@@ -90,11 +89,6 @@ def range_of(seen: Statistics, method: Method = "min-max", *, levels: int = 256,
     if seen.low == seen.high:
         return seen.low, seen.high
     return OBSERVERS[method](seen, levels, percentile)
-
-
-def channel_ranges(seen: Statistics) -> tuple[Array, Array]:
-    """The smallest and largest number of every channel."""
-    return seen.channel_low, seen.channel_high
 
 
 def _shrunk(seen: Statistics) -> list[Range]:
