@@ -49,5 +49,5 @@ def runs_unsimplified(jaxpr: jex_core.Jaxpr) -> bool:
 
 def _runs_unsimplified(eqn: Any) -> bool:
     if eqn.primitive.name.startswith("scatter"):
-        return eqn.invars[0].aval.shape != ()
+        return bool(eqn.invars[0].aval.shape != ())
     return not (eqn.primitive.name == "slice" and eqn.outvars[0].aval.shape == eqn.invars[0].aval.shape)
