@@ -39,6 +39,9 @@ importlib.import_module("xlapass_tflite_worker.serve").main()
 
 _STDERR_LINES = 12
 
+_LACKING_MEMORY = ("bad_alloc", "Memory allocation")
+"""What a process says that ends for lack of memory: the C++ library, OpenBLAS."""
+
 
 class WorkerFailure(Exception):
     """A job was not done.
@@ -162,11 +165,13 @@ class Worker:
     def _death(self, process: subprocess.Popen[bytes]) -> WorkerFailure:
         status = process.wait()
         words = self._last_words()
+        lacking = any(text in words for text in _LACKING_MEMORY)
         if status < 0:
             name = signal.Signals(-status).name
-            starved = name == "SIGKILL" or "bad_alloc" in words
+            # Whoever finds no memory where none can be lacking aborts; the kernel kills when all is used up.
+            starved = lacking or name == "SIGKILL" or (self.memory_bytes > 0 and name == "SIGABRT")
             return WorkerFailure("memory" if starved else "crashed", f"its process was ended by {name}{words}")
-        return WorkerFailure("crashed", f"its process ended with status {status}{words}")
+        return WorkerFailure("memory" if lacking else "crashed", f"its process ended with status {status}{words}")
 
     @property
     def _stderr(self) -> Path:

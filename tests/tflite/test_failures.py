@@ -121,7 +121,7 @@ def test_a_converter_that_dies_early_is_an_error(tmp_path):
 def test_a_converter_that_runs_out_of_memory_is_an_error():
     weights = np.ones((2000, 2000), np.float32)
     with pytest.raises(CompileError, match="ran out of memory") as caught:
-        emitted(lambda x: x @ weights, np.ones((1, 2000), np.float32), memory=350 << 20)
+        emitted(lambda x: x @ weights, np.ones((1, 2000), np.float32), memory=150 << 20)
     assert "memory" in caught.value.hint
 
 

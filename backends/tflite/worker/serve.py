@@ -22,6 +22,9 @@ Job = Callable[[Path, Mapping[str, Any]], Mapping[str, Any]]
 
 REQUEST = "request.json"
 REPLY = "reply.json"
+_STARVED = (os.strerror(errno.ENOMEM), "failed to map segment", "bad_alloc", "bad allocation")
+"""What errors say when memory was lacking, to load a library for example."""
+
 MODULE = "module.mlirbc"
 MODEL = "model.tflite"
 SIGNATURE = "serving_default"
@@ -47,7 +50,7 @@ def _do(folder: Path) -> Mapping[str, Any]:
     except MemoryError:
         return {"error": "out of memory", "kind": "memory"}
     except Exception as error:  # converters raise what they like; the parent says what it means
-        starved = os.strerror(errno.ENOMEM) in str(error)  # a library that could not be loaded says so
+        starved = any(words in str(error) for words in _STARVED)
         return {"error": f"{type(error).__name__}: {error}", "kind": "memory" if starved else "failed"}
 
 
