@@ -60,6 +60,8 @@ def _chosen(functions: list[Any], index: jax.Array, operands: Sequence[jax.Array
 def _why_not_two_by_two(node: Node) -> str | None:
     if node.effects:
         return "it has effects"
+    if node.graph is not None and node.graph.root is node.graph:
+        return "TFLite has it outside of loops and branches"
     return None if len(node.params["branches"]) > 2 else "it has two branches"
 
 
