@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.extend import core as jex_core
 
-from ..program import Program
+from ..program import Program, operation_count
 
 UNFUSED: Mapping[str, Any] = {
     "xla_disable_hlo_passes": "fusion,cpu-instruction-fusion,constant_folding",
@@ -21,19 +21,40 @@ itself, from constants, it rounds otherwise than the code that it generates."""
 UNSIMPLIFIED: Mapping[str, Any] = {**UNFUSED, "xla_disable_hlo_passes": UNFUSED["xla_disable_hlo_passes"] + ",algsimp"}
 """The same with XLA's simplifier off, which rounds divisions by constants (it multiplies) otherwise than other ones.
 XLA is not made to run without it: with jaxlib 0.10.2, scatters into scalars crash, and slices of everything may share
-memory with values that are still needed. Only good for a second opinion on programs that differ with it."""
+memory with values that are still needed."""
+
+UNSIMPLIFIED_EQUATIONS = 200
+"""Larger programs are not given to XLA without its simplifier: in those, more than is known here has gone wrong."""
 
 Evaluator = Callable[[Sequence[Any]], list[Any]]
 """Flat inputs to flat outputs."""
 
 
-def evaluator(program: Program, *, simplified: bool = True) -> Evaluator:
+class Evaluation:
+    """A program to be compared with others; compiled when first run, at most once each way.
+
+    Attributes:
+      program: the program.
+      simplified: runs it with `UNFUSED`.
+      unsimplified: runs it with `UNSIMPLIFIED`; None where XLA is known not to be up to it, or the program is large.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.simplified = evaluator(program)
+        safe = program.exported is None and operation_count(program.jaxpr) <= UNSIMPLIFIED_EQUATIONS
+        self.unsimplified = (
+            evaluator(program, UNSIMPLIFIED) if safe and runs_unsimplified(program.jaxpr.jaxpr) else None
+        )
+
+
+def evaluator(program: Program, options: Mapping[str, Any] = UNFUSED) -> Evaluator:
     """A function that runs ``program`` on flat inputs of one set of shapes, with every operation rounded by itself."""
     compiled: list[Callable[..., list[Any]]] = []
 
     def run(flat: Sequence[Any]) -> list[Any]:
         if not compiled:
-            compiled.append(program.compile_flat(flat, UNFUSED if simplified else UNSIMPLIFIED))
+            compiled.append(program.compile_flat(flat, options))
         return compiled[0](*flat)
 
     return run

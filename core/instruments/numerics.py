@@ -16,7 +16,7 @@ from ..manager import Instrument, PassEvent
 from ..program import Program
 from ..rewrite import Numerics
 from .evaluation import UNFUSED as UNFUSED
-from .evaluation import Evaluator, evaluator, runs_unsimplified
+from .evaluation import Evaluation, Evaluator, evaluator
 from .inputs import verification_inputs
 from .locate import locate_difference
 
@@ -80,34 +80,40 @@ def compare_programs(
       seed: of random inputs.
       rounding: of a lossy change that only rounds, the float dtype to which it does.
     """
-    return _compare(before, evaluator(before), after, evaluator(after), numerics, seed, rounding)
+    return _compare(Evaluation(before), Evaluation(after), numerics, seed, rounding)
 
 
 def _compare(
-    before: Program,
-    run_before: Evaluator,
-    after: Program,
-    run_after: Evaluator,
-    numerics: Numerics,
-    seed: int = 0,
-    rounding: str | None = None,
+    before: Evaluation, after: Evaluation, numerics: Numerics, seed: int = 0, rounding: str | None = None
 ) -> Difference | None:
-    found = _first_difference(before, run_before, after, run_after, numerics, seed, rounding)
-    if found is None or numerics != "exact" or not all(runs_unsimplified(p.jaxpr.jaxpr) for p in (before, after)):
+    """The strictest comparison that XLA is up to; see `UNSIMPLIFIED`."""
+    programs, runs = (before.program, after.program), (before.simplified, after.simplified)
+    if numerics != "exact" or before.unsimplified is None or after.unsimplified is None:
+        return _first_difference(programs, runs, numerics, seed, rounding)
+    found = _first_difference(programs, (before.unsimplified, after.unsimplified), numerics, seed, rounding)
+    if found is None:
+        return None
+    flat = before.program.as_traced(found.flat_inputs)
+    if _agrees_with_itself(before, found.flat_inputs) and _agrees_with_itself(after, after.program.as_converted(flat)):
         return found
-    strict = [evaluator(program, simplified=False) for program in (before, after)]
-    return _first_difference(before, strict[0], after, strict[1], numerics, seed, rounding)
+    return _first_difference(programs, runs, numerics, seed, rounding)
+
+
+def _agrees_with_itself(evaluation: Evaluation, flat: Sequence[Any]) -> bool:
+    """Whether XLA's simplifier changes no more than roundings, as it should."""
+    assert evaluation.unsimplified is not None
+    pairs = zip(evaluation.simplified(flat), evaluation.unsimplified(flat), strict=True)
+    return not any(_differs(a, b, "reassociating") for a, b in pairs)
 
 
 def _first_difference(
-    before: Program,
-    run_before: Evaluator,
-    after: Program,
-    run_after: Evaluator,
+    programs: tuple[Program, Program],
+    runs: tuple[Evaluator, Evaluator],
     numerics: Numerics,
     seed: int,
     rounding: str | None,
 ) -> Difference | None:
+    (before, after), (run_before, run_after) = programs, runs
     for name, flat in verification_inputs(before, special=numerics == "exact", seed=seed):
         expected = before.as_traced(run_before(flat), outputs=True)
         actual = after.as_traced(run_after(after.as_converted(before.as_traced(flat))), outputs=True)
@@ -202,17 +208,17 @@ class NumericalVerifier(Instrument):
     """Runs the program before and after every pass and compares; names the pass, the operation and the user's line."""
 
     def __init__(self) -> None:
-        self._compiled: tuple[Program, Evaluator] | None = None  # what one pass makes is what the next one gets
+        self._last: Evaluation | None = None  # what one pass makes is what the next one gets
 
     def after(self, event: PassEvent) -> None:
         """Raises `VerificationError` when results differ beyond the pass's numerics."""
         if not event.result.changed:
             return
         before, after = event.before, event.result.program
-        run_before, run_after = self._evaluator_of(before), evaluator(after)
+        evaluation = Evaluation(after)
         rounding = event.result.rounding if event.numerics == "lossy" else None
-        found = _compare(before, run_before, after, run_after, event.numerics, rounding=rounding)
-        self._compiled = after, run_after
+        found = _compare(self._evaluation_of(before), evaluation, event.numerics, rounding=rounding)
+        self._last = evaluation
         if found is None:
             return
         place = locate_difference(
@@ -228,14 +234,13 @@ class NumericalVerifier(Instrument):
             hint=f"leave it out with --skip {step.pass_.name}, and tell its author",
         )
 
-    def _evaluator_of(self, program: Program) -> Evaluator:
-        if self._compiled is not None:
-            known, run = self._compiled
-            if known.jaxpr is program.jaxpr and known.exported is program.exported:
-                return run
-        return evaluator(program)
+    def _evaluation_of(self, program: Program) -> Evaluation:
+        last = self._last
+        if last and last.program.jaxpr is program.jaxpr and last.program.exported is program.exported:
+            return last
+        return Evaluation(program)
 
 
-def _differs(want: Any, have: Any, numerics: Numerics, rounding: str | None) -> bool:
+def _differs(want: Any, have: Any, numerics: Numerics, rounding: str | None = None) -> bool:
     error, allowed = difference(want, have, numerics, rounding)
     return error > allowed
