@@ -13,6 +13,7 @@ import jax
 
 from . import _compat
 from .driver import Plan, optimize, plan
+from .forms import loosest
 from .instruments.progress import ProgressLine
 from .pipeline import PipelineLike
 from .plugins import Registry
@@ -37,7 +38,7 @@ def jit(
     fn: Callable[..., Any] | None = None,
     *,
     pipeline: PipelineLike = "cpu",
-    numerics: Numerics = "reassociating",
+    numerics: Numerics | None = None,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
     donate_argnums: int | Sequence[int] | None = None,
@@ -56,7 +57,8 @@ def jit(
     Args:
       fn: a function; when left out, `jit` returns a decorator. Flax and Equinox modules are called like functions.
       pipeline: the passes; a backend that the pipeline names is not used.
-      numerics: the loosest change to results that is permitted.
+      numerics: the loosest change to results that is permitted; by default what the pipeline's own passes declare,
+        and at least ``"reassociating"``. What other packages put into its phases must keep to that.
       static_argnums, static_argnames, donate_argnums, donate_argnames: as for `jax.jit`.
       tune: let measurements on this device decide where passes have a choice, when a signature is compiled. What was
         measured is kept in a file; a second run costs nothing. A budget or a file asks for tuning, too.
@@ -109,7 +111,7 @@ class Jitted:
         fn: Callable[..., Any],
         *,
         pipeline: PipelineLike,
-        numerics: Numerics,
+        numerics: Numerics | None,
         registry: Registry | None,
         tuning: Tuning | None,
         jax_options: dict[str, Any],
@@ -200,7 +202,8 @@ class Jitted:
         if any(map(_compat.is_tracer, program.jaxpr.consts)):
             return None
         instruments = [] if self._tuning is None else [ProgressLine()]
-        return optimize(self._plan, program, numerics=self._numerics, instruments=instruments)
+        permitted = self._numerics or loosest((self._plan.pipeline.numerics, "reassociating"))
+        return optimize(self._plan, program, numerics=permitted, instruments=instruments)
 
     # -- a function of its own for each signature ---------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from . import options
 from .errors import UsageError
 from .pass_ import NUMERICS_ORDER, Level, Pass
 from .plugins import Registry
+from .rewrite import Numerics
 from .tuning import Tuning
 
 FIXPOINT_LIMIT = 10
@@ -53,6 +54,12 @@ class Pipeline:
     def steps(self) -> Iterator[Step]:
         """Every step, once, in order."""
         yield from _steps(self.items)
+
+    @property
+    def numerics(self) -> Numerics:
+        """The loosest change to results that its own passes declare; what plugins put into phases is not counted."""
+        own = (step.pass_.numerics for step in self.steps() if not step.phase)
+        return max(own, key=NUMERICS_ORDER.index, default="exact")
 
     def __str__(self) -> str:
         return _format(self.items)

@@ -159,6 +159,20 @@ def test_exact_numerics_leave_out_what_rounds():
     close(xlapass.jit(small, pipeline="cpu", numerics="exact")(X), small(X))
 
 
+def test_what_the_pipeline_declares_is_permitted():
+    """Naming a pipeline with lossy passes asks for them; what others put into its phases has no say."""
+    wide = np.linspace(0.1, 1, 256 * 256, dtype=np.float32).reshape(256, 256)
+
+    def product(x):
+        return x @ wide
+
+    rounding = "inline,mixed-precision{policy=products}"
+    exact = product(wide)
+    assert np.abs(xlapass.jit(product, pipeline=rounding)(wide) - exact).max() > 1e-3 * np.abs(exact).max() / 10
+    kept = xlapass.jit(product, pipeline=rounding, numerics="reassociating")(wide)
+    np.testing.assert_allclose(kept, exact, rtol=1e-5)
+
+
 # -- weights on the device, a compilation for each signature -----------------------------------------------------------
 
 
