@@ -86,12 +86,16 @@ class Calibration:
             raise UsageError(f"{str(path)!r} is not JSON: {error}") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
             raise UsageError(f"{str(path)!r} is not a calibration file", hint="--calibrate and quantize write one")
-        found = cls(int(data["batches"]), bool(data["complete"]))
-        for name, entry in data["values"].items():
+        try:
+            found = cls(int(data["batches"]), bool(data["complete"]))
+            entries = dict(data["values"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{str(path)!r} is no whole calibration file: {_said(error)}") from error
+        for name, entry in entries.items():
             try:
                 found._read(name, dict(entry))
             except (KeyError, TypeError, ValueError) as error:
-                raise UsageError(f"{str(path)!r}: the entry {name!r} cannot be read: {error}") from error
+                raise UsageError(f"{str(path)!r}: the entry {name!r} cannot be read: {_said(error)}") from error
         return found
 
     def _read(self, name: str, entry: dict[str, Any]) -> None:
@@ -103,6 +107,11 @@ class Calibration:
             self.ranges[name] = (low, high)
         if entry:
             self.values[name] = Statistics.of(entry)
+
+
+def _said(error: Exception) -> str:
+    """An error in words: of a missing key, Python says nothing but the key."""
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 @dataclasses.dataclass(frozen=True)

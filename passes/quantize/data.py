@@ -7,7 +7,9 @@ of inputs by name. An array in a file holds many samples along its first axis.
 
 from __future__ import annotations
 
+import itertools
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,16 @@ def flat_batches(source: Any, program: Program) -> tuple[Iterator[list[Any]], in
     return (_flat(item, original, number) for number, item in enumerate(source, 1)), total
 
 
+def rewound(source: Any, count: int) -> tuple[Any, Any]:
+    """The source, and its beginning: of what can be gone through once only, ``count`` items are kept for both."""
+    if callable(source):
+        source = _called(source)
+    if not isinstance(source, Iterator):
+        return source, source
+    first = list(itertools.islice(source, count))
+    return itertools.chain(first, source), first
+
+
 def _as_traced(program: Program) -> Program:
     """With the input types that the user traced for, whatever a pass has done to the interface since."""
     if not program.input_permutations:
@@ -61,14 +73,20 @@ def _called(source: Any) -> Any:
 
 
 def _flat(item: Any, program: Program, number: int) -> list[Any]:
+    if isinstance(item, Mapping) and set(item) == set(program.input_names):
+        item = jax.tree_util.tree_unflatten(program.in_tree, [item[name] for name in program.input_names])
+    elif not isinstance(item, tuple | list) or _is_one_argument(item, program):
+        item = (item,)
+    return _fitted(tuple(item), program, f"batch {number} of the calibration data")
+
+
+def _fitted(arguments: tuple[Any, ...], program: Program, what: str) -> list[Any]:
+    """Flat inputs; the error for those that do not fit says what they are."""
     try:
-        if isinstance(item, Mapping) and set(item) == set(program.input_names):
-            item = jax.tree_util.tree_unflatten(program.in_tree, [item[name] for name in program.input_names])
-        elif not isinstance(item, tuple | list) or _is_one_argument(item, program):
-            item = (item,)
-        return program.flatten_arguments(tuple(item))
+        return program.flatten_arguments(arguments)
     except UsageError as error:
-        raise UsageError(f"batch {number} of the calibration data: {error.message}", hint=error.hint) from error
+        hint = "calibration data have the shapes and dtypes of the example inputs"
+        raise UsageError(f"{what}: {error.message}", hint=hint) from error
 
 
 def _is_one_argument(item: Any, program: Program) -> bool:
@@ -85,7 +103,12 @@ def _from_file(path: Path, program: Program) -> tuple[Iterator[list[Any]], int |
     total = min((len(parts) for parts in arrays), default=0)
     if total == 0:
         raise UsageError(f"{str(path)!r} holds fewer samples than one batch of {program.name}")
-    return (program.flatten_arguments(_arguments(parts, program)) for parts in zip(*arrays, strict=False)), total
+
+    def read() -> Iterator[list[Any]]:
+        for number, parts in enumerate(zip(*arrays, strict=False), 1):
+            yield _fitted(_arguments(parts, program), program, f"batch {number} of {str(path)!r}")
+
+    return read(), total
 
 
 def _from_directory(folder: Path, program: Program) -> tuple[Iterator[list[Any]], int | None]:
@@ -104,12 +127,17 @@ def _load(path: Path) -> Any:
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{str(path)!r} is not of a kind that is read", hint="name an .npz or .npy file, or a folder")
     try:
-        loaded = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise UsageError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    except ValueError as error:
+        if path.suffix == ".npy":
+            return np.lib.format.open_memmap(path, mode="r")  # read as it is gone through
+        with open(path, "rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise ValueError("it is one array, as files named .npy are")
+            return {name: arrays[name] for name in arrays}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
+    except (ValueError, EOFError) as error:
         raise UsageError(f"{str(path)!r} does not hold plain arrays: {error}") from error
-    return dict(loaded) if path.suffix == ".npz" else loaded
 
 
 def _split(loaded: Any, program: Program, path: Path) -> list[list[Any]]:

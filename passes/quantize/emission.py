@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,11 +13,13 @@ from ...core.graph import Graph
 from ...core.node import Node, Value
 from ..composites.hard_swish import RELU6
 from ..fold_constants import as_constants
+from .adaptive import AdaptiveRounding
 from .arithmetic import Parameters, dequantize_array, quantize_array
 from .composites import DEQUANTIZE, QUANTIZE, dequantized, parameters_of
 from .dynamic import DYNAMIC_DOT, DYNAMIC_RANGE
-from .operations import Activation, Operation, free_axes, source
+from .operations import Activation, Operation, source
 from .placement import Placement
+from .product_forms import Form, dense, form_of
 from .tables import Scheme, Table
 from .weights import (
     Rounding,
@@ -49,7 +49,7 @@ class WeightOptions:
       group: weights along the summed axis that share a scale; 0 for all of them.
       per_channel: whether every output channel has its own scale.
       observer: how scales are chosen.
-      rounding: ``nearest``, or ``balanced`` as the function of that name.
+      rounding: ``nearest``, ``balanced`` as the function of that name, or ``adaptive`` on typical inputs.
     """
 
     dtype: str = "int8"
@@ -70,6 +70,7 @@ class Emission:
       parameters: of every tapped value, by name.
       options: of the weights.
       means: of the input channels of values, by name; biases are corrected by them.
+      adaptive: rounds the weights where the options say ``adaptive``.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Emission:
         parameters: Mapping[str, Parameters],
         options: WeightOptions,
         means: Mapping[str, Array] | None = None,
+        adaptive: AdaptiveRounding | None = None,
     ) -> None:
         self.graph = graph
         self.placement = placement
@@ -88,6 +90,7 @@ class Emission:
         self.scheme = scheme
         self.parameters = parameters
         self.options = options
+        self.adaptive = adaptive
         self._outputs = {id(op) for op in placement.outputs}
         self._input_names = {
             (id(op), k): placement.inputs[op.node.inputs[k]]
@@ -164,12 +167,12 @@ class Emission:
         return self.scheme == "dynamic" and operation.kind == "dot" and not self.table.marks_dynamic
 
     def _product(self, operation: Operation) -> Value:
-        form = _convolution_form(operation, self.table) if operation.kind == "conv" else _dot_form(operation)
+        form = form_of(operation, self.table)
         scale = self._input_scale(operation)
         p = self._weight_parameters(form)
         if scale is not None and not p.group:
             p = room_for_bias(p, scale, operation.bias)
-        numbers = self._integers(form, p)
+        numbers = self._integers(operation, form, p)
         operation.bias = self._corrected_bias(operation, form, dequantize_array(numbers, p) - form.weights)
         constants = [numbers, p.scale, p.zero_point]
         bias = None
@@ -204,7 +207,7 @@ class Emission:
         values = as_constants(self.graph, constants, [None] * len(constants))
         return self.graph.splice(product, x, *values, before=operation.nodes[-1], rule=RULE)[0]
 
-    def _corrected_bias(self, operation: Operation, form: _Form, error: Array) -> Array | None:
+    def _corrected_bias(self, operation: Operation, form: Form, error: Array) -> Array | None:
         """The bias that leaves the means of the result what they were."""
         means = self._means.get(id(operation))
         shift = None
@@ -215,7 +218,7 @@ class Emission:
         bias = np.zeros(shift.size) if operation.bias is None else operation.bias.astype(np.float64)
         return np.asarray(bias - shift, np.float32)
 
-    def _weight_parameters(self, form: _Form) -> Parameters:
+    def _weight_parameters(self, form: Form) -> Parameters:
         options = self.options
         if options.group and form.summed_axis is not None:
             return grouped(form.weights, form.summed_axis, options.group, options.dtype)
@@ -223,15 +226,17 @@ class Emission:
             return per_tensor(form.weights, options.dtype)
         return per_channel(form.weights, form.channel_axis, options.observer, options.dtype)
 
-    def _integers(self, form: _Form, p: Parameters) -> Array:
+    def _integers(self, operation: Operation, form: Form, p: Parameters) -> Array:
+        if self.adaptive is not None:
+            return self.adaptive.integers(operation.name, form, p)
         if self.options.rounding == "balanced":
             return balanced(form.weights, p, form.channel_axis)
         return quantize_array(form.weights, p)
 
     def _dynamic(self, operation: Operation) -> Value:
-        form = _dot_form(operation)
+        form = dense(operation)
         p = self._weight_parameters(form)
-        constants = [self._integers(form, p), p.scale]
+        constants = [self._integers(operation, form, p), p.scale]
         if operation.bias is not None:
             constants.append(operation.bias)
 
@@ -251,96 +256,3 @@ def _activated(y: Any, activation: Activation | None) -> Any:
     if activation.high is None:
         return jnp.maximum(y, 0)
     return RELU6(y) if activation.high == 6 else jnp.minimum(jnp.maximum(y, 0), activation.high)
-
-
-# -- the forms in which kernels want products --------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class _Form:
-    """A product in the form in which runtimes have integer kernels.
-
-    Attributes:
-      weights: laid out for it.
-      channel_axis: of the weights, the axis of the output channels.
-      input_axis: of the weights, the axis of the input channels.
-      groups: of input channels.
-      summed_axis: of the weights, the axis that is summed over, where it is one.
-      bias_shape: in which a bias broadcasts to the result of ``apply``.
-      around: ``around(x, multiply)`` brings ``x`` into the form and multiplies it.
-      multiply: the product with the weights.
-      finish: gives the result the shape of the original.
-    """
-
-    weights: Array
-    channel_axis: int
-    input_axis: int
-    groups: int
-    summed_axis: int | None
-    bias_shape: tuple[int, ...]
-    around: Callable[[Any, Callable[[Any], Any]], Any]
-    multiply: Callable[[Any, Any], Any]
-    finish: Callable[[Any], Any]
-
-    def apply(self, x: Any, weights: Any) -> Any:
-        """The product, before bias and activation."""
-        return self.around(x, lambda rows: self.multiply(rows, weights))
-
-
-def _convolution_form(operation: Operation, table: Table) -> _Form:
-    params = operation.node.params
-    numbers = params["dimension_numbers"]
-    weights = operation.weights.numpy()
-    if table.kernel_order:
-        weights = np.transpose(weights, numbers.rhs_spec)
-        numbers = numbers._replace(rhs_spec=tuple(range(weights.ndim)))
-    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "feature_group_count", "precision")
-    options = {name: params[name] for name in names}
-
-    def convolve(x: Any, w: Any) -> Any:
-        return jax.lax.conv_general_dilated(x, w, dimension_numbers=numbers, **options)
-
-    shape = [1] * weights.ndim
-    shape[numbers.out_spec[1]] = -1
-    return _Form(
-        weights,
-        numbers.rhs_spec[0],
-        numbers.rhs_spec[1],
-        options["feature_group_count"],
-        None,
-        tuple(shape),
-        lambda x, multiply: multiply(x),
-        convolve,
-        lambda y: y,
-    )
-
-
-def _dot_form(operation: Operation) -> _Form:
-    """Rows times a matrix: the axes of a dense layer merged into two."""
-    node, side = operation.node, operation.operands[0]
-    (contracting, _) = node.params["dimension_numbers"]
-    free, summed = free_axes(node, side), tuple(contracting[side])
-    weight_free, weight_summed = free_axes(node, 1 - side), tuple(contracting[1 - side])
-    weights = operation.weights.numpy()
-    columns = [weights.shape[k] for k in weight_free]
-    depth = math.prod(weights.shape[k] for k in weight_summed)
-    matrix = np.transpose(weights, (*weight_summed, *weight_free)).reshape(depth, math.prod(columns))
-    rows = [node.inputs[side].shape[k] for k in free]
-    precision = node.params["precision"]
-    order = (*free, *summed)
-    merges = len(free) != 1 or len(summed) != 1
-
-    def around(x: Any, multiply: Callable[[Any], Any]) -> Any:
-        x = x if order == tuple(range(len(order))) else jnp.transpose(x, order)
-        return multiply(jnp.reshape(x, (math.prod(rows), depth)) if merges else x)
-
-    def dot(x: Any, w: Any) -> Any:
-        return jax.lax.dot_general(x, w, (((1,), (0,)), ((), ())), precision=precision)
-
-    def finish(y: Any) -> Any:
-        y = jnp.reshape(y, (*rows, *columns)) if len(rows) != 1 or len(columns) != 1 else y
-        if side == 0:
-            return y
-        return jnp.transpose(y, (*range(len(rows), len(rows) + len(columns)), *range(len(rows))))
-
-    return _Form(matrix, 1, 0, 1, 0, (-1,), around, dot, finish)

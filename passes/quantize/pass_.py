@@ -12,13 +12,15 @@ import numpy as np
 
 from ...core.errors import UsageError
 from ...core.graph import Graph
+from ...core.options import suggestion
 from ...core.pass_ import Pass, PassContext, PassResult
 from ...core.program import Program
 from ...core.rewrite import Numerics
 from . import accuracy
+from .adaptive import AdaptiveRounding, second_moments
 from .arithmetic import Parameters, asymmetric
 from .calibration import Calibration, calibrate
-from .data import flat_batches
+from .data import flat_batches, rewound
 from .emission import Emission, WeightOptions
 from .observers import Method, Range
 from .operations import multiplications, source
@@ -44,7 +46,10 @@ class Quantize(Pass):
       percentile: of the observer of that name.
       per_channel: whether each output channel has its own scale.
       weights: how scales of weights are chosen.
-      rounding: of weights: nearest, or balanced, so that the errors of each channel add up to nothing.
+      rounding: of weights: nearest; balanced, so that the errors of each channel add up to nothing; adaptive, for the
+        least error of each product's result on the calibration data.
+      rounding_batches: how many of the calibration data's batches adaptive rounding looks at.
+      rounding_seconds: that adaptive rounding may take, after which it leaves weights at the nearest; 0 for no limit.
       bias_correction: whether biases make up for what rounding the weights does to the means of channels.
       calibration: a calibration file, read where it exists and written where it does not.
       keep: names of products that stay float, as the report calls them.
@@ -66,6 +71,8 @@ class Quantize(Pass):
     per_channel: bool = True
     weights: WeightObserver = "min-max"
     rounding: Rounding = "nearest"
+    rounding_batches: int = 8
+    rounding_seconds: float = 0.0
     bias_correction: bool = False
     calibration: str = ""
     keep: tuple[str, ...] = ()
@@ -80,8 +87,12 @@ class Quantize(Pass):
             raise ValueError("bias-correction needs calibration data: it is for scheme=static")
         if self.plot and not self.accuracy_target:
             raise ValueError("plot shows what accuracy-target found")
-        if self.accuracy_batches < 1:
-            raise ValueError("accuracy is measured on at least one batch")
+        if self.accuracy_batches < 1 or self.rounding_batches < 1:
+            raise ValueError("accuracy is measured, and weights are rounded, on at least one batch")
+        if self.rounding_seconds < 0:
+            raise ValueError("time does not run backwards: rounding-seconds is 0 or more")
+        if self.rounding_seconds and self.rounding != "adaptive":
+            raise ValueError("rounding-seconds is for rounding=adaptive")
         if self.group < 0:
             raise ValueError("a group has at least one weight")
         if self.group and self.scheme != "weight-only":
@@ -94,14 +105,44 @@ class Quantize(Pass):
         table = table_for(self.target, context.target)
         if self.scheme == "weight-only" and self.bits not in table.weight_bits:
             raise UsageError(f"{table.name} has no kernels for weights of {self.bits} bits")
+        placement = place(Graph(program.jaxpr), table, self.scheme, self.keep)
+        self._check_names(placement)
+        wanted = max(self.accuracy_batches if self.accuracy_target else 0, self._rounding_batches)
+        data, batches = self._first_batches(program, wanted)
+        known = program.replace(calibration=data)
+        if placement.taps():
+            known = program.replace(calibration=self.calibrated(known, placement, context))
+        adaptive = self._adaptive(program, placement, batches[: self._rounding_batches], context)
+        details: dict[str, Any] = dict(context.details)
         if self.accuracy_target:
-            return self._meeting_target(program, table, context)
-        result, placement = self._quantized(program, table, context, self.keep)
-        details = {**context.details, "operations": self._described(placement)}
-        return PassResult(result, result is not program, details=details)
+            result, placement, tables = self._meeting_target(known, batches, placement, table, context, adaptive)
+            details["tables"] = tables
+        else:
+            result, placement = self._quantized(known, table, context, self.keep, adaptive)
+        details["operations"] = self._described(placement)
+        if adaptive is not None:
+            details["tables"] = {**details.get("tables", {}), "adaptive rounding": _gains(adaptive)}
+        if result is known:
+            return PassResult(program, False, details=details)
+        return PassResult(result.replace(calibration=program.calibration), True, details=details)
+
+    def _check_names(self, placement: Placement) -> None:
+        """Raises `UsageError` where a product that is to stay float is not there."""
+        names = {op.name for op in placement.operations} | set(placement.floats)
+        for name in self.keep:
+            if name not in names:
+                raise UsageError(
+                    f"quantize{{keep={name}}}: there is no product {name!r}",
+                    hint=suggestion(name, names) or "the report lists the products under their names",
+                )
 
     def _quantized(
-        self, program: Program, table: Table, context: PassContext, keep: Sequence[str]
+        self,
+        program: Program,
+        table: Table,
+        context: PassContext,
+        keep: Sequence[str],
+        adaptive: AdaptiveRounding | None,
     ) -> tuple[Program, Placement]:
         """The program with all products but ``keep`` quantized, and where its quantizers stand."""
         graph = Graph(program.jaxpr, provenance=program.provenance)
@@ -110,17 +151,23 @@ class Quantize(Pass):
             return program, placement
         parameters = self.parameters(program, placement, table, context)
         means = self._means(program, placement, context) if self.bias_correction else None
-        Emission(graph, placement, table, self.scheme, parameters, self.weight_options(), means).run()
+        options = self.weight_options()
+        Emission(graph, placement, table, self.scheme, parameters, options, means, adaptive).run()
         return program.replace(jaxpr=graph.to_closed(), provenance=graph.made_by), placement
 
-    def _meeting_target(self, program: Program, table: Table, context: PassContext) -> PassResult:
+    def _meeting_target(
+        self,
+        program: Program,
+        batches: Sequence[Sequence[Any]],
+        placement: Placement,
+        table: Table,
+        context: PassContext,
+        adaptive: AdaptiveRounding | None,
+    ) -> tuple[Program, Placement, dict[str, Any]]:
         """As few products in float as the target takes."""
         target = accuracy.Target.parse(self.accuracy_target)
-        placement = place(Graph(program.jaxpr), table, self.scheme, self.keep)
         work = {op.name: multiplications(op.node) for op in placement.operations if op.is_product}
-        batches = self._accuracy_batches(program)
-        calibration = self.calibrated(program, placement, context) if placement.taps() else None
-        known = program.replace(calibration=calibration or batches)
+        batches = batches[: self.accuracy_batches]
         exact = [program.evaluate_flat(program.as_converted(flat)) for flat in batches]
         done = 0
 
@@ -128,24 +175,50 @@ class Quantize(Pass):
             nonlocal done
             context.report_progress(done, max(len(work) + 2, done + 1), f"measuring: {program.name}")
             done += 1
-            trial, _ = self._quantized(known, table, context, (*self.keep, *floats))
+            trial, _ = self._quantized(program, table, context, (*self.keep, *floats), adaptive)
             found = [trial.evaluate_flat(program.as_converted(flat)) for flat in batches]
             return float(np.mean([accuracy.checked(target.metric, a, b) for a, b in zip(exact, found, strict=True)]))
 
         found = accuracy.meet(target, work, evaluate)
         if self.plot:
             accuracy.plot(found, target, self.plot)
-        result, placement = self._quantized(known, table, context, (*self.keep, *found.keep))
-        result = result.replace(calibration=program.calibration) if result is not known else program
-        details = {"operations": self._described(placement), "tables": found.tables(target)}
-        return PassResult(result, result is not program, details={**context.details, **details})
+        result, placement = self._quantized(program, table, context, (*self.keep, *found.keep), adaptive)
+        return result, placement, found.tables(target)
 
-    def _accuracy_batches(self, program: Program) -> list[Sequence[Any]]:
-        if program.calibration is None or isinstance(program.calibration, Calibration):
-            raise _no_data(program, ())
-        if _file_among(program.calibration):
-            raise UsageError("an accuracy target needs inputs, and a calibration file has none")
-        return list(itertools.islice(flat_batches(program.calibration, program)[0], self.accuracy_batches))
+    @property
+    def _rounding_batches(self) -> int:
+        return self.rounding_batches if self.rounding == "adaptive" else 0
+
+    def _first_batches(self, program: Program, count: int) -> tuple[Any, list[Sequence[Any]]]:
+        """The calibration data, and as many batches of them, which a generator gives only once."""
+        data = program.calibration
+        if count == 0:
+            return data, []
+        if data is None or isinstance(data, Calibration) or _file_among(data):
+            what = "an accuracy target" if self.accuracy_target else "adaptive rounding"
+            raise UsageError(
+                f"{what} needs typical inputs of {program.name}, and there are none"
+                if data is None
+                else f"{what} needs typical inputs, and a calibration file has none",
+                hint="give the data themselves, and the file as quantize{calibration=FILE}",
+            )
+        data, first = rewound(data, count)
+        batches: list[Sequence[Any]] = list(itertools.islice(flat_batches(first, program)[0], count))
+        if not batches:
+            raise _empty(program)
+        return data, batches
+
+    def _adaptive(
+        self, program: Program, placement: Placement, batches: Sequence[Sequence[Any]], context: PassContext
+    ) -> AdaptiveRounding | None:
+        if self.rounding != "adaptive":
+            return None
+        products = [op for op in placement.operations if op.is_product]
+
+        def progress(done: int) -> None:
+            context.report_progress(done, len(batches), f"looking at inputs of products: {program.name}")
+
+        return AdaptiveRounding(second_moments(program, products, batches, progress), self.rounding_seconds)
 
     def weight_options(self) -> WeightOptions:
         """How weights are quantized."""
@@ -191,7 +264,7 @@ class Quantize(Pass):
 
         found = calibrate(program, placement.observed(), batches, into=known, path=path or None, progress=progress)
         if found.batches == 0:
-            raise UsageError(f"the calibration data of {program.name} are empty", hint="give at least one batch")
+            raise _empty(program)
         return found
 
     def _described(self, placement: Placement) -> dict[str, str]:
@@ -203,6 +276,16 @@ class Quantize(Pass):
 def _file_among(data: Any) -> str:
     """The path of a calibration file that was given in place of data; empty for data."""
     return os.fspath(data) if isinstance(data, str | os.PathLike) and os.fspath(data).endswith(".json") else ""
+
+
+def _gains(adaptive: AdaptiveRounding) -> list[dict[str, str]]:
+    """For the report."""
+    shown = {name: "not tried" if gain is None else f"{gain:.3f}" for name, gain in adaptive.gains.items()}
+    return [{"product": name, "square error, by that of the nearest": text} for name, text in shown.items()]
+
+
+def _empty(program: Program) -> UsageError:
+    return UsageError(f"the calibration data of {program.name} are empty", hint="give at least one batch")
 
 
 def _no_data(program: Program, missing: Sequence[str]) -> UsageError:

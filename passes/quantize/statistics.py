@@ -174,6 +174,10 @@ class Statistics:
             channel_high=np.asarray(channels.get("high", ()), np.float32),
             channel_mean=np.asarray(channels.get("mean", ()), np.float64),
         )
+        if seen and not (math.isfinite(found.low) and math.isfinite(found.high) and found.low <= found.high):
+            raise ValueError(f"from {found.low} to {found.high} is no range")
+        if seen and histogram is None:
+            raise KeyError("histogram")
         if histogram is not None:
             counts = np.asarray(histogram["counts"], np.int64)
             if counts.shape != (BINS,):

@@ -12,7 +12,7 @@ from .arithmetic import LARGEST_BIAS, Parameters, dequantize_array, limits, quan
 
 Array = np.ndarray[Any, Any]
 WeightObserver = Literal["min-max", "mse"]
-Rounding = Literal["nearest", "balanced"]
+Rounding = Literal["nearest", "balanced", "adaptive"]
 
 SHRUNK = np.linspace(1.0, 0.6, 41)
 """Scales that the search for the least error tries, relative to the one that represents every weight."""
