@@ -173,9 +173,29 @@ def test_interrupted_calibration_goes_on(tmp_path, monkeypatch):
     assert Calibration.load(path).batches == 5 and Calibration.load(path).complete
 
 
+HEAD = '{"format": "xlapass calibration", "version": 1'
+ENTRY = HEAD + ', "batches": 1, "complete": true, "values": {"conv": %s}}'
+SEEN = '{"range": null, "low": 0, "high": 1, "moving": [0, 1], "batches": 1, "count": 2, "zeros": 0}'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not JSON"), ("[]", "not a calibration file"), ('{"format": "xlapass calibration"}', "not a calibration")],
+    [
+        ("{", "not JSON"),
+        ("[]", "not a calibration file"),
+        ('{"format": "xlapass calibration"}', "not a calibration"),
+        (HEAD + "}", "'batches' is missing"),
+        (HEAD + ', "batches": "many", "complete": true, "values": {}}', "no whole calibration file.*many"),
+        (HEAD + ', "batches": 1, "complete": true}', "'values' is missing"),
+        (HEAD + ', "batches": 1, "complete": true, "values": 3}', "no whole calibration file"),
+        (ENTRY % '{"range": [5, 1]}', r"'conv' cannot be read: the range \[5, 1\]"),
+        (ENTRY % '{"range": [1]}', "'conv' cannot be read"),
+        (ENTRY % '{"range": [NaN, 1]}', "'conv' cannot be read"),
+        (ENTRY % '{"range": null, "low": 1}', "'conv' cannot be read: 'batches' is missing"),
+        (ENTRY % SEEN.replace('"low": 0', '"low": NaN'), "'conv' cannot be read: from nan"),
+        (ENTRY % SEEN, "'conv' cannot be read: 'histogram' is missing"),
+        (ENTRY % "7", "'conv' cannot be read"),
+    ],
 )
 def test_other_files_are_refused(tmp_path, text, message):
     (tmp_path / "ranges.json").write_text(text)
@@ -274,3 +294,48 @@ def test_several_inputs(tmp_path):
 def test_data_that_do_not_fit(source, message):
     with pytest.raises(UsageError, match=message):
         batches_of(source, xlapass.trace(model, X))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 2, 5, 6, 2), np.float32), r"batch 1 of .*data\.npz.*shape"),
+        (np.zeros((3, *X.shape), np.int32), r"batch 1 of .*data\.npz.*dtype"),
+        (np.full((3, *X.shape), "x"), r"batch 1 of .*data\.npz.*dtype"),
+        (np.zeros((0, *X.shape), np.float32), "fewer samples"),
+        (np.zeros(4, np.float32), "has the shape"),
+    ],
+)
+def test_files_that_do_not_fit_are_named(tmp_path, array, message):
+    np.savez(tmp_path / "data.npz", x=array)
+    with pytest.raises(UsageError, match=message):
+        quantized(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("name", ["data.npz", "data.npy"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no more", b"\x93NUMPY\x01\x00", b"hello"])
+def test_broken_files(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=name):
+        quantized(tmp_path / name)
+
+
+def test_an_array_under_the_name_of_several(tmp_path):
+    np.save(tmp_path / "data.npy", np.zeros((3, *X.shape), np.float32))
+    (tmp_path / "data.npy").rename(tmp_path / "data.npz")
+    with pytest.raises(UsageError, match="it is one array"):
+        quantized(tmp_path / "data.npz")
+
+
+def test_products_to_keep_must_be_there():
+    with pytest.raises(UsageError, match="no product 'stem/cov'") as caught:
+        quantized(BATCHES, ",keep=stem/cov")
+    assert "'stem/conv'" in caught.value.hint
+
+
+@pytest.mark.parametrize("options", ["", ",bias-correction=true", ",accuracy-target=sqnr>10", ",observer=entropy"])
+def test_generators_serve_every_option(options):
+    """What looks at the data more than once keeps what it has to."""
+    results = [quantized(data, options)(X) for data in (iter(BATCHES), lambda: iter(BATCHES), BATCHES)]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
