@@ -99,6 +99,21 @@ def test_weights_are_held_once(compiled):
     assert len(artifact.model) < 2 * weights.nbytes
 
 
+def test_weights_in_branches_are_constants(compiled):
+    weights = RNG.standard_normal((64, 64)).astype(np.float32)
+
+    def step(i, c):
+        return lax.switch(i, [lambda c: jnp.tanh(c @ weights), lambda c: jax.nn.relu(c @ weights + 1), jnp.sin], c)
+
+    artifact = compiled(step, np.int32(1), np.ones((2, 64), np.float32))
+    read = flatbuffer.read(artifact.model)
+    products = [o for o in flatbuffer.operators(read) if flatbuffer.operator_name(read, o[1]) == "FULLY_CONNECTED"]
+    assert len(products) == 2
+    for subgraph, product in products:
+        assert flatbuffer.data_of(read, subgraph.tensors[product.inputs[1]]) is not None
+    assert len(artifact.model) < 2 * weights.nbytes
+
+
 def test_loops_in_loops(compiled):
     def fn(x, n):
         def outer(c, row):

@@ -41,7 +41,11 @@ def _why_not_known(match: Match) -> str | None:
 
 
 def _two_by_two(node: Node, index: jax.Array, *operands: jax.Array) -> list[jax.Array]:
-    """The first branch, or else one of the others."""
+    """The first branch, or else one of the others.
+
+    Of more than two, the converters make STABLEHLO_CASE, whose subgraphs they number as if the file had no others: a
+    loop or another choice in it, and wrong branches run.
+    """
     functions = [jax.extend.core.jaxpr_as_fun(body) for body in node.params["branches"]]
     return _chosen(functions, index, operands)
 
@@ -60,8 +64,6 @@ def _chosen(functions: list[Any], index: jax.Array, operands: Sequence[jax.Array
 def _why_not_two_by_two(node: Node) -> str | None:
     if node.effects:
         return "it has effects"
-    if node.graph is not None and node.graph.root is node.graph:
-        return "TFLite has it outside of loops and branches"
     return None if len(node.params["branches"]) > 2 else "it has two branches"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ def outline_loops(module: Any) -> int:
     """Replaces the regions of every ``tfl.while`` in a module by calls of new functions; returns how many loops."""
     from litert_converter.mlir import ir
 
+    _sink_constants(module)
     # Inner loops first: the function of an outer one then holds them as calls already.
     loops = [op for function in module.body.operations for op in _operations(function) if op.name == "tfl.while"]
     with module.context, ir.Location.unknown():
@@ -22,6 +24,68 @@ def outline_loops(module: Any) -> int:
             if "private" in str(_attributes(function.operation).get("sym_visibility")):
                 _copy_arguments_of_branches(function)
     return len(loops)
+
+
+def _sink_constants(module: Any) -> None:
+    """Puts the constants with which a branch is called into its function.
+
+    The converter hands them over: weights are then copied at every run, and for kernels they are no constants.
+    """
+    functions = {_name(function): function.operation for function in module.body.operations}
+    calls = [op for function in functions.values() for op in _operations(function) if op.name == "func.call"]
+    count = collections.Counter(_callee(call) for call in calls)
+    pending = [function for name, function in functions.items() if not count[name]]
+    while pending:  # callers before those they call
+        for call in [op for op in _operations(pending.pop()) if op.name == "func.call"]:
+            function = functions[_callee(call)]
+            if count[_callee(call)] == 1:
+                _sink_into(function, call)
+                pending.append(function)
+
+
+def _sink_into(function: Any, call: Any) -> None:
+    """Constant operands of a function's only call become constants in it, and cease to be arguments."""
+    from litert_converter.mlir import ir
+
+    block = function.regions[0].blocks[0]
+    constant = [_producer(value) is not None for value in call.operands]
+    if not any(constant) or "arg_attrs" in _attributes(function):
+        return
+    with function.context, ir.Location.unknown():
+        for position, value in enumerate(call.operands):
+            producer = _producer(value)
+            if producer is not None:
+                with ir.InsertionPoint.at_block_begin(block):
+                    copy = producer.clone()
+                block.arguments[position].replace_all_uses_with(copy.results[list(producer.results).index(value)])
+        for position in reversed(range(len(constant))):
+            if constant[position]:
+                block.erase_argument(position)
+        kept = [value for value, sunk in zip(call.operands, constant, strict=True) if not sunk]
+        results = [value.type for value in call.results]
+        kind = ir.FunctionType.get([value.type for value in kept], results)
+        function.attributes["function_type"] = ir.TypeAttr.get(kind)
+        with ir.InsertionPoint(call):
+            narrower = ir.Operation.create("func.call", results=results, operands=kept, attributes=_attributes(call))
+        for old, new in zip(call.results, narrower.results, strict=True):
+            old.replace_all_uses_with(new)
+        call.erase()
+
+
+def _producer(value: Any) -> Any:
+    """The constant that a value is, or None."""
+    from litert_converter.mlir import ir
+
+    owner = value.owner.operation if isinstance(value.owner, ir.Operation | ir.OpView) else None
+    return owner if owner is not None and owner.name in _CONSTANTS else None
+
+
+def _name(function: Any) -> str:
+    return str(function.operation.attributes["sym_name"].value)
+
+
+def _callee(call: Any) -> str:
+    return str(call.attributes["callee"].value)
 
 
 def _copy_arguments_of_branches(function: Any) -> None:
@@ -72,8 +136,8 @@ def _closed(loop: Any) -> Any:
     carried: list[Any] = []
     for region in loop.regions:
         for value in _captured(region):
-            producer = value.owner.operation if isinstance(value.owner, ir.Operation | ir.OpView) else None
-            if producer is not None and producer.name in _CONSTANTS:
+            producer = _producer(value)
+            if producer is not None:
                 with ir.InsertionPoint.at_block_begin(region.blocks[0]):
                     copy = producer.clone()
                 _replace_inside(region, value, copy.results[list(producer.results).index(value)])

@@ -72,3 +72,20 @@ CASES = {
 def test_control_flow(case, agrees):
     fn, *args = case
     agrees(fn, *args)
+
+
+def test_choices_beside_loops_and_other_choices(agrees):
+    """The converters number the subgraphs of a STABLEHLO_CASE as if there were no others."""
+
+    def fn(i, x):
+        looped = lax.fori_loop(0, 3, lambda j, c: jnp.sin(c) + x, x)
+        chosen = lax.switch(i, [lambda a, b: a * b, lambda a, b: a + b, lambda a, b: a - b], looped, x)
+        return lax.switch(i, [lambda c: lax.fori_loop(0, 2, lambda j, d: d * x, c), jnp.cos, jnp.tanh], chosen)
+
+    for index in (0, 2):
+        agrees(fn, np.int32(index), X)
+
+
+def test_branches_that_give_constants(agrees):
+    agrees(lambda p, x: lax.cond(p, lambda: (jnp.ones(3), x), lambda: (jnp.arange(3.0), -x)), NO, X)
+    agrees(lambda i: lax.switch(i, [lambda k=k: jnp.float32(k) for k in range(5)]), np.int32(3))
