@@ -18,6 +18,7 @@ from . import (
     scattering,
     solves,
     sorting,
+    special,
     transposes,
     windows,
 )
@@ -36,6 +37,7 @@ _FAMILIES = (
     windows,
     solves,
     linear_algebra,
+    special,
     loops,
     rank,
     transposes,

@@ -86,3 +86,11 @@ def test_bits_of_other_widths(agrees):
     agrees(lambda x: lax.bitcast_convert_type(x, jnp.uint8), words)
     agrees(lambda x: lax.bitcast_convert_type(x, jnp.float16).astype(jnp.float32), words[:1])
     agrees(lambda x: lax.bitcast_convert_type(x, jnp.int16), np.array([1.5, -2.25, 6e-8, 65504], np.float16))
+
+
+def test_special_functions(agrees):
+    a, x = np.array([0, 0.3, 1, 2, 5, -1], np.float32), np.array([0, 0.2, 1.5, np.inf, 0.9, 1], np.float32)
+    agrees(lambda a, x: (lax.igamma(a, x), lax.igammac(a, x)), a, x)
+    agrees(lambda a, x: lax.betainc(a, a + 1, x / 3), a[1:], x[1:])
+    agrees(lambda x: (lax.zeta(x + 1.5, x + 0.1), lax.polygamma(jnp.ones(()), x)), x[1:3])
+    agrees(jax.grad(lambda a, x: lax.igamma(a, x).sum()), a[1:3], x[1:3])
