@@ -14,9 +14,37 @@ if TYPE_CHECKING:
     from .graph import Graph
 
 
-def body_of(graph: Graph, done: dict[int, Any]) -> Any:
+def settle(graph: Graph) -> jex_core.ClosedJaxpr:
+    """As `Graph.to_closed`, after which the graph and its regions count as made from the result, and not as edited.
+
+    So the next pass goes on with the graph where it would else build the same again.
+    """
+    if graph.edited:
+        done: dict[Graph, Any] = {}
+        body_of(graph, done)
+        graph._regions.clear()
+        for region, body in done.items():
+            _settle_body(region, body)
+            if region is not graph:
+                graph._regions[id(body)] = (body, region)
+    source = graph._source
+    return source if isinstance(source, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(source, ())
+
+
+def _settle_body(region: Graph, body: Any) -> None:
+    if body is not region._source:
+        region._source = body
+        region._jaxpr = body.jaxpr if isinstance(body, jex_core.ClosedJaxpr) else body
+        region._constants = [constant for constant in region._constants if constant.uses]
+        region._constant_of = {id(constant.const): constant for constant in reversed(region._constants)}
+        for node in region.nodes():
+            node.params = node._eqn.params  # with the new bodies
+    region._edited = False
+
+
+def body_of(graph: Graph, done: dict[Graph, Any]) -> Any:
     """The graph as a jaxpr, closed if it came from a closed one; ``done`` remembers the regions written already."""
-    known = done.get(id(graph))
+    known = done.get(graph)
     if known is not None:
         return known
     eqns, changed = [], graph._edited
@@ -25,11 +53,11 @@ def body_of(graph: Graph, done: dict[int, Any]) -> Any:
         changed = changed or params is not node.params
         eqns.append(_equation(node, params))
     result = _rebuilt(graph, eqns) if changed else graph._source
-    done[id(graph)] = result
+    done[graph] = result
     return result
 
 
-def _params(node: Node, done: dict[int, Any]) -> dict[str, Any]:
+def _params(node: Node, done: dict[Graph, Any]) -> dict[str, Any]:
     if node._regions is None:
         return node.params
     changes: dict[str, Any] = {}

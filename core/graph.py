@@ -402,7 +402,7 @@ class Graph:
 
     def to_closed(self) -> jex_core.ClosedJaxpr:
         """The graph as a closed jaxpr; the very object it was made from when nothing was edited."""
-        result = body_of(self, {})
+        result = body_of(self, {}) if self.edited else self._source
         return result if isinstance(result, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(result, ())
 
 

@@ -14,7 +14,7 @@ from jax.extend import core as jex_core
 
 from .errors import PassError, XlapassError
 from .lowering import lower_to_stablehlo
-from .pass_ import NUMERICS_ORDER, PassContext, PassResult
+from .pass_ import NUMERICS_ORDER, GraphKeeper, PassContext, PassResult
 from .pipeline import Fixpoint, Pipeline, PipelineLike, Step, resolve
 from .plugins import Registry, load_registry
 from .program import Program
@@ -101,6 +101,7 @@ class PassManager:
         self.numerics = numerics
         self.instruments = default_instruments(numerics) if instruments is None else list(instruments)
         self.explain = frozenset(explain)
+        self._graphs = GraphKeeper()
 
     def run(self, program: Program) -> Program:
         """Returns the program after every pass.
@@ -113,6 +114,7 @@ class PassManager:
             instrument.begin(self.pipeline, program)
         with _paused_garbage_collection():
             program, _ = self._run_items(self.pipeline.items, program, 0)
+            self._graphs = GraphKeeper()
         for instrument in self.instruments:
             instrument.end(program)
         return program
@@ -149,6 +151,7 @@ class PassManager:
             self.numerics,
             RewriteLog(explain=self.explain),
             report_progress=self._report_progress,
+            graphs=self._graphs,
         )
         start = time.perf_counter()
         result = _run_pass(step, program, context)

@@ -7,7 +7,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from jax.extend import core as jex_core
+
 from . import options
+from .conversion import settle
 from .errors import UsageError
 from .graph import Graph
 from .program import Program
@@ -33,6 +36,29 @@ def within(numerics: Numerics, allowed: Numerics) -> bool:
     return NUMERICS_ORDER.index(numerics) <= NUMERICS_ORDER.index(allowed)
 
 
+class GraphKeeper:
+    """The graph that a pass left, for the next pass over the same program: it need not be built again."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[jex_core.ClosedJaxpr, Graph] | None = None
+
+    def take(self, program: Program) -> Graph:
+        """A graph of ``program``. It is the caller's: whoever raises while editing it leaves nothing behind."""
+        kept, self._kept = self._kept, None
+        if kept is None or kept[0] is not program.jaxpr:
+            return Graph(program.jaxpr, provenance=program.provenance)
+        kept[1].made_by.update(program.provenance)
+        return kept[1]
+
+    def settle(self, graph: Graph, program: Program) -> Program:
+        """``program`` as edited in the graph that was taken of it, which is kept; itself where nothing was edited."""
+        closed = settle(graph)
+        self._kept = (closed, graph)
+        if closed is program.jaxpr:
+            return program
+        return program.replace(jaxpr=closed, provenance=dict(graph.made_by))
+
+
 @dataclasses.dataclass(frozen=True)
 class PassContext:
     """What a pass may know of its surroundings.
@@ -45,6 +71,7 @@ class PassContext:
       details: facts about this run that the pass adds to the report, JSON-able. Under ``tables`` stand tables that the
         report shows: lists of rows by title, a row being a mapping from headings.
       report_progress: to be called now and then by a pass that takes long.
+      graphs: the graph of the program, handed on from pass to pass.
     """
 
     registry: Registry
@@ -53,6 +80,7 @@ class PassContext:
     log: RewriteLog = dataclasses.field(default_factory=RewriteLog)
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     report_progress: Progress = lambda done, total, what: None
+    graphs: GraphKeeper = dataclasses.field(default_factory=GraphKeeper)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +149,9 @@ class GraphPass(Pass):
         """Builds the graph, applies, and converts back."""
         if not self.has_work(program, context):
             return PassResult(program, changed=False)
-        graph = Graph(program.jaxpr, provenance=program.provenance)
+        graph = context.graphs.take(program)
         changed = self.apply(graph, context)
-        closed = graph.to_closed()
-        if closed is not program.jaxpr:
-            program = program.replace(jaxpr=closed, provenance=graph.made_by)
+        program = context.graphs.settle(graph, program)
         return PassResult(program, changed, self.effective_numerics(context), context.details)
 
     def effective_numerics(self, context: PassContext) -> Numerics:

@@ -15,24 +15,21 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .node import Node, Value
+from .values import LOOKED_THROUGH as LOOKED_THROUGH
+from .values import TRANSPARENT as TRANSPARENT
+from .values import as_scalar, epsilon_of, is_numeric, may_be_scalar, rounded_to
+from .values import describe as describe
+from .values import element_of as element_of
+from .values import same_value as same_value
+from .values import scalar_of as scalar_of
+from .values import through_broadcasts as through_broadcasts
+from .values import through_no_ops as through_no_ops
 
 COMMUTATIVE = frozenset({"add", "add_any", "mul", "max", "min", "and", "or", "xor", "eq", "ne"})
 """Primitives whose two operands may be exchanged without changing a bit of the result."""
-
-TRANSPARENT = frozenset({"copy", "copy_p", "convert_element_type", "reshape", "broadcast_in_dim"})
-"""Primitives that a pattern looks through when they leave shape and dtype as they were."""
-
-
-_SPREADING = frozenset({"broadcast_in_dim", "reshape", "copy", "copy_p", "squeeze", "expand_dims"})
-"""Primitives behind which a broadcast scalar is looked for."""
-
-LOOKED_THROUGH = TRANSPARENT | _SPREADING
-"""All primitives that a pattern may look through without naming them."""
 
 
 class Attempt:
@@ -111,6 +108,10 @@ class Var(Pattern):
     name: str
     const: bool = False
 
+    def may_be(self, value: Value) -> bool:
+        """Whether the value is a constant, where it should be."""
+        return not self.const or value.const is not None
+
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         if self.const and not value.is_const:
             attempt.failed(depth, "{} should be a constant and is {}", self.name, value)
@@ -136,8 +137,8 @@ class Number(Pattern):
     tolerance: float = 0.0
 
     def may_be(self, value: Value) -> bool:
-        """Whether the value is a constant, or is looked through."""
-        return value.is_const or (value.producer is not None and value.producer.name in LOOKED_THROUGH)
+        """Whether one number may stand behind the value."""
+        return may_be_scalar(value)
 
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         have = scalar_of(value)
@@ -148,10 +149,10 @@ class Number(Pattern):
 
     def _equals(self, have: Any) -> bool:
         if self.tolerance:
-            return bool(abs(complex(have) - self.value) <= self.tolerance * _epsilon(have.dtype) * abs(self.value))
+            return bool(abs(complex(have) - self.value) <= self.tolerance * epsilon_of(have.dtype) * abs(self.value))
         if abs(complex(have) - self.value) > abs(self.value) / 2:  # farther than any rounding, and quick to see
             return False
-        want = _rounded(self.value, have.dtype)
+        want = rounded_to(self.value, have.dtype)
         if want is None or have != want:
             return False
         return bool(have != 0 or np.iscomplexobj(have) or np.signbit(float(have)) == np.signbit(float(want)))
@@ -164,13 +165,13 @@ class ScalarVar(Pattern):
     name: str
 
     def may_be(self, value: Value) -> bool:
-        """Whether the value is a constant, or is looked through."""
-        return value.is_const or (value.producer is not None and value.producer.name in LOOKED_THROUGH)
+        """Whether one number may stand behind the value."""
+        return may_be_scalar(value)
 
     def matches(self, value: Value, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         inner = through_broadcasts(value)
-        if inner.is_const and _is_numeric(inner.aval.dtype) and np.size(inner.const) == 1:
-            yield from Var(self.name).matches(_as_scalar(inner), bindings, attempt, depth)
+        if inner.is_const and is_numeric(inner.aval.dtype) and np.size(inner.const) == 1:
+            yield from Var(self.name).matches(as_scalar(inner), bindings, attempt, depth)
         else:
             attempt.failed(depth, "{} should be a scalar constant and is {}", self.name, value)
 
@@ -202,21 +203,44 @@ class Op(Pattern):
         yield from self.matches_node(node, bindings, attempt, depth)
 
     def may_be(self, value: Value) -> bool:
-        """Whether the producer has one of the names, or is looked through."""
+        """Whether the producer has one of the names, perhaps behind what changes nothing."""
         node = value.producer
-        return node is not None and (node.name in self.names or node.name in TRANSPARENT)
+        if node is None:
+            return False
+        if node.name in self.names:
+            return True
+        return node.name in TRANSPARENT and _produced_by(through_no_ops(value), self.names)
 
     def may_match(self, node: Node) -> bool:
         """False where ``node`` surely does not match: the operands one level up are looked at."""
+        if self.where is not None and not self.where(node):
+            return False
         if self.operands is None or len(self.operands) != len(node.inputs):
-            return True
+            return self.operands is None
+        a, b = self._repeated
+        if a != b and not same_value(node.inputs[a], node.inputs[b]):
+            return False
         return self._may_be_operands(node.inputs) or (
             node.name in COMMUTATIVE and self._may_be_operands(node.inputs[::-1])
         )
 
     def _may_be_operands(self, values: list[Value]) -> bool:
-        assert self.operands is not None
-        return all(map(_may_be, self.operands, values))
+        return all([may_be(values[index]) for index, may_be in self._quick_looks])
+
+    @functools.cached_property
+    def _quick_looks(self) -> list[tuple[int, Callable[[Value], bool]]]:
+        """The operands about which a quick look says anything."""
+        operands = enumerate(self.operands or ())
+        return [(index, p.may_be) for index, p in operands if _can_tell(p)]
+
+    @functools.cached_property
+    def _repeated(self) -> tuple[int, int]:
+        """Two operands that must be one value; twice the same where there are none."""
+        first: dict[str, int] = {}
+        for index, pattern in enumerate(self.operands or ()):
+            if isinstance(pattern, Var) and first.setdefault(pattern.name, index) != index:
+                return first[pattern.name], index
+        return 0, 0
 
     def matches_node(self, node: Node, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         """As `matches`, for a node."""
@@ -331,97 +355,10 @@ def as_pattern(value: Pattern | complex) -> Pattern:
     return value if isinstance(value, Pattern) else Number(value)
 
 
-def through_no_ops(value: Value) -> Value:
-    """The value behind conversions, copies, reshapes and broadcasts that change neither shape nor dtype."""
-    node = value.producer
-    while node is not None and node.name in TRANSPARENT and not node.effects:
-        inner = node.inputs[0]
-        if inner.aval.shape != value.aval.shape or inner.aval.dtype != value.aval.dtype:
-            break
-        value, node = inner, inner.producer
-    return value
-
-
-def through_broadcasts(value: Value) -> Value:
-    """The value behind broadcasts, reshapes, copies and no-op conversions, down to the smallest."""
-    while (node := value.producer) is not None:
-        inner = node.inputs[0] if node.inputs else None
-        if inner is None or not (node.name in _SPREADING or through_no_ops(value) is not value):
-            break
-        value = inner
-    return value
-
-
-def scalar_of(value: Value) -> Any:
-    """The number behind a constant, perhaps broadcast, as a 0-d NumPy scalar; None when it is not one."""
-    inner = through_broadcasts(value)
-    if not inner.is_const or np.size(inner.const) != 1 or not _is_numeric(inner.aval.dtype):
-        return None
-    return inner.numpy().reshape(())[()]
-
-
-def element_of(value: Value) -> np.ndarray[Any, Any] | None:
-    """The number that every element of a constant is, NaN counted as one; None when there is no such."""
-    if not value.is_const or not _is_numeric(value.dtype) or np.size(value.const) == 0:
-        return None
-    array = value.numpy()
-    first = array.reshape(-1)[:1].reshape(())
-    return first if np.array_equal(array, np.broadcast_to(first, array.shape), equal_nan=True) else None
-
-
-def same_value(a: Value, b: Value) -> bool:
-    """Whether two values are surely equal: one value behind no-ops, or the same bits of a scalar constant."""
-    a, b = through_no_ops(a), through_no_ops(b)
-    if a is b:
-        return True
-    if not (a.is_const and b.is_const) or a.aval.dtype != b.aval.dtype or a.aval.shape != b.aval.shape:
-        return False
-    if a.const is b.const:
-        return True
-    return np.size(a.const) == 1 and _is_numeric(a.dtype) and a.numpy().tobytes() == b.numpy().tobytes()
-
-
-def describe(value: Value) -> str:
-    """A few words on a value, for explanations."""
-    if value.is_const:
-        return f"a constant {value.aval.str_short()}"
-    if value.producer is None:
-        return f"an input {value.aval.str_short()}"
-    return f"{value.producer.name} {value.aval.str_short()}"
-
-
-def _may_be(pattern: Pattern, value: Value) -> bool:
-    return pattern.may_be(value)
+def _can_tell(pattern: Pattern) -> bool:
+    """Whether a quick look can rule the pattern out."""
+    return pattern.const if isinstance(pattern, Var) else type(pattern).may_be is not Pattern.may_be
 
 
 def _produced_by(value: Value, names: tuple[str, ...]) -> bool:
     return value.producer is not None and value.producer.name in names
-
-
-def _as_scalar(constant: Value) -> Value:
-    """A constant of one element, with the shape ``()``."""
-    if constant.shape == ():
-        return constant
-    aval = jax.core.ShapedArray((), constant.dtype, weak_type=constant.aval.weak_type)
-    return Value(aval, const=constant.numpy().reshape(()), is_literal=True)
-
-
-def _rounded(number: complex, dtype: Any) -> Any:
-    """``number`` in ``dtype``; None where that type has nothing near it."""
-    if isinstance(number, complex) and not jnp.issubdtype(dtype, jnp.complexfloating):
-        if number.imag:
-            return None
-        number = number.real
-    with np.errstate(all="ignore"):
-        rounded = np.asarray(number).astype(dtype)
-    if jnp.issubdtype(dtype, jnp.inexact):
-        return rounded if np.isfinite(number) == np.isfinite(rounded) else None
-    return rounded if rounded == number else None
-
-
-def _is_numeric(dtype: Any) -> bool:
-    return isinstance(dtype, np.dtype)
-
-
-def _epsilon(dtype: Any) -> float:
-    return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0

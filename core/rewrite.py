@@ -229,7 +229,7 @@ def rewrite(graph: Graph, rules: RuleIndex, log: RewriteLog) -> bool:
     Raises:
       PassError: rules undo each other without end, or a rule raised or answered nonsense.
     """
-    pending = collections.deque(graph.nodes())
+    pending = collections.deque(node for node in graph.nodes() if rules.at(node))
     queued = set(map(id, pending))
     budget = REWRITES_PER_NODE * (len(pending) + 1)
     changed = False
@@ -247,7 +247,7 @@ def rewrite(graph: Graph, rules: RuleIndex, log: RewriteLog) -> bool:
             busiest = max(log.rules, key=lambda name: log.rules[name].hits)
             raise PassError(f"rules rewrite each other's results without end; the busiest is {busiest!r}")
         for other in touched:
-            if other.alive and id(other) not in queued and other is not graph.terminator:
+            if other.alive and id(other) not in queued and rules.at(other):
                 queued.add(id(other))
                 pending.append(other)
     return changed
@@ -258,10 +258,10 @@ def _rewrite_node(graph: Graph, node: Node, rules: RuleIndex, log: RewriteLog) -
     for rule in rules.at(node):
         statistics = log.of(rule)
         statistics.attempts += 1
-        if rule.name not in log.explain and not rule.pattern.may_match(node):
-            continue
-        start = time.perf_counter()
         try:
+            if not rule.pattern.may_match(node) and rule.name not in log.explain:
+                continue
+            start = time.perf_counter()
             match = _match(rule, node, statistics, log)
             touched = None if match is None else _replace(graph, rule, match, rules.depth)
         except Exception as error:  # whatever a stranger's rule raised is reported with the rule and its place

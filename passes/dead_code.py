@@ -24,22 +24,27 @@ class DeadCode(Pass):
 
     def run(self, program: Program, context: PassContext) -> PassResult:
         """Lets JAX drop unused results of control flow, as only it knows how to, then drops dead nodes."""
-        closed, again = program.jaxpr, True
+        result, again = program, True
         while again:
-            closed, again = _eliminate(closed)
-        if closed is program.jaxpr:
-            return PassResult(program, changed=False)
-        return PassResult(program.replace(jaxpr=closed), changed=True)
+            result, again = _eliminate(result, context)
+        return PassResult(result, changed=result.jaxpr is not program.jaxpr)
 
 
-def _eliminate(closed: jex_core.ClosedJaxpr) -> tuple[jex_core.ClosedJaxpr, bool]:
+def _eliminate(program: Program, context: PassContext) -> tuple[Program, bool]:
     """One round, and whether another may find more: when a loop has shrunk, what it was given may be dead."""
-    smaller, _ = _compat.eliminate_dead_code(closed, [True] * len(closed.out_avals), instantiate=True)
-    if not _same_operations(smaller.jaxpr, closed.jaxpr):
-        closed = smaller
-    graph = Graph(closed)
+    closed = program.jaxpr
+    if _has_bodies(closed.jaxpr):
+        smaller, _ = _compat.eliminate_dead_code(closed, [True] * len(closed.out_avals), instantiate=True)
+        if not _same_operations(smaller.jaxpr, closed.jaxpr):
+            program = program.replace(jaxpr=smaller)
+    graph = context.graphs.take(program)
     shrunk = _clean(graph)
-    return graph.to_closed(), shrunk
+    return context.graphs.settle(graph, program), shrunk
+
+
+def _has_bodies(jaxpr: jex_core.Jaxpr) -> bool:
+    """Whether there are operations of which a part may be dead: calls and control flow."""
+    return any(True for eqn in jaxpr.eqns for _ in jex_core.jaxprs_in_params(eqn.params))
 
 
 def _same_operations(new: jex_core.Jaxpr, old: jex_core.Jaxpr) -> bool:

@@ -25,17 +25,41 @@ class StructuralVerifier(Instrument):
     that says it did must not.
     """
 
+    def __init__(self) -> None:
+        self._checked: tuple[Any, Set[int]] = (None, frozenset())
+
     def after(self, event: PassEvent) -> None:
         """Raises `VerificationError` naming the pass and its plugin."""
         problem = _claim_problem(event) or _interface_problem(event.before, event.result.program)
         if problem is None and event.result.program.jaxpr is not event.before.jaxpr:
-            problem = _jaxpr_problem(event.before, event.result.program)
+            problem = self._jaxpr_problem(event.before, event.result.program)
         if problem is not None:
             step = event.step
             raise VerificationError(
                 f"pass {step.pass_.name!r} (plugin {step.plugin!r}) broke the program: {problem}",
                 hint=f"leave it out with --skip {step.pass_.name}, and tell its author",
             )
+
+    def _jaxpr_problem(self, before: Program, after: Program) -> str | None:
+        """What is wrong with the new jaxpr, or None.
+
+        Every variable must be defined once and before its uses; that is checked here, on the whole program. Typing
+        rules are JAX's own checker's, which is run on the equations that are new: the others were checked when they
+        came.
+        """
+        jaxpr, known = self._checked
+        if jaxpr is not before.jaxpr:
+            known = _equations(before.jaxpr.jaxpr)
+        try:
+            with jax.enable_x64(after.x64):
+                _check_constants(after.jaxpr)
+                _check_body(known, after.jaxpr.jaxpr)
+        except jex_core.JaxprTypeError as error:
+            return f"JAX's checker says: {error}"
+        except Exception as error:  # the checker runs typing rules, which raise whatever they like on bad equations
+            return f"JAX's checker failed: {type(error).__name__}: {error}"
+        self._checked = (after.jaxpr, _equations(after.jaxpr.jaxpr))
+        return None
 
 
 def _claim_problem(event: PassEvent) -> str | None:
@@ -112,23 +136,6 @@ def _in_order(eqns: Sequence[Any]) -> list[Any]:
     return [(eqn.primitive, id(eqn.params.get("callback"))) for eqn in ordered]
 
 
-def _jaxpr_problem(before: Program, after: Program) -> str | None:
-    """What is wrong with the new jaxpr, or None.
-
-    Every variable must be defined once and before its uses; that is checked here, on the whole program. Typing rules
-    are JAX's own checker's, which is run on the equations that are new: the others were checked when they came.
-    """
-    try:
-        with jax.enable_x64(after.x64):
-            _check_constants(after.jaxpr)
-            _check_body(_equations(before.jaxpr.jaxpr), after.jaxpr.jaxpr)
-    except jex_core.JaxprTypeError as error:
-        return f"JAX's checker says: {error}"
-    except Exception as error:  # the checker runs typing rules, which raise whatever they like on a malformed equation
-        return f"JAX's checker failed: {type(error).__name__}: {error}"
-    return None
-
-
 def check_closed(closed: jex_core.ClosedJaxpr) -> None:
     """Checks a whole jaxpr, the bodies of loops and branches included; raises what JAX's checker raises."""
     _check_constants(closed)
@@ -151,35 +158,64 @@ def _check_body(known: Set[int], jaxpr: jex_core.Jaxpr) -> None:
     fresh = [eqn for eqn in jaxpr.eqns if id(eqn) not in known]
     defined = {*jaxpr.constvars, *jaxpr.invars}
     for eqn in jaxpr.eqns:
-        _require_defined(eqn.invars, defined, eqn.primitive.name)
+        for atom in eqn.invars:
+            if not isinstance(atom, jex_core.Literal) and atom not in defined:
+                raise _undefined(atom, eqn.primitive.name)
         for var in eqn.outvars:
             if var in defined:
                 raise jex_core.JaxprTypeError(f"{eqn.primitive.name} defines a variable a second time")
             defined.add(var)
-    _require_defined(jaxpr.outvars, defined, "the result")
+    for atom in jaxpr.outvars:
+        if not isinstance(atom, jex_core.Literal) and atom not in defined:
+            raise _undefined(atom, "the result")
     _check_equations(fresh, jaxpr)
     for eqn in fresh:
-        for body in _bodies(eqn):
-            _check_body(known, body)
+        if eqn.primitive.name in REGION_PARAMS:
+            for body in _bodies(eqn):
+                _check_body(known, body)
+
+
+def _undefined(atom: Any, reader: str) -> Exception:
+    return jex_core.JaxprTypeError(f"{reader} reads a variable of type {atom.aval.str_short()} that nothing defines")
 
 
 def _check_equations(eqns: Sequence[Any], jaxpr: jex_core.Jaxpr) -> None:
-    """Runs JAX's checker on some of the equations of a jaxpr."""
-    made = {var for eqn in eqns for var in eqn.outvars}
-    free = {a: None for eqn in eqns for a in eqn.invars if not isinstance(a, jex_core.Literal) and a not in made}
+    """Runs JAX's checker on some of the equations of a jaxpr, on one of those that say the same of the same types."""
     if _compat.has_reference_effects(jaxpr):  # these name variables, and hold for the whole jaxpr only
         jex_core.check_jaxpr(jaxpr)
         return
     effects: frozenset[Any] = frozenset().union(*(eqn.effects for eqn in eqns))
     if not effects <= jaxpr.effects:
         raise jex_core.JaxprTypeError(f"the effects {sorted(map(str, effects - jaxpr.effects))} are not declared")
+    one_of_each: dict[Any, Any] = {}
+    for eqn in eqns:
+        one_of_each.setdefault(_typing(eqn), eqn)
+    eqns = list(one_of_each.values())
+    made = {var for eqn in eqns for var in eqn.outvars}
+    free = {a: None for eqn in eqns for a in eqn.invars if not isinstance(a, jex_core.Literal) and a not in made}
     debug_info = jaxpr.debug_info.with_unknown_names()
     jex_core.check_jaxpr(jex_core.Jaxpr((), list(free), [], eqns, effects, debug_info))
 
 
+def _typing(eqn: Any) -> Any:
+    """All that the checker's answer depends on; the identity of an equation whose parameters cannot be compared."""
+    operands = tuple(map(_operand_type, eqn.invars))
+    results = tuple(var.aval for var in eqn.outvars)
+    key = (eqn.primitive, tuple(sorted(eqn.params.items())), operands, results, eqn.effects, eqn.ctx)
+    try:
+        hash(key)
+    except TypeError:
+        return id(eqn)
+    return key
+
+
+def _operand_type(atom: Any) -> Any:
+    return (atom.aval, jax.typeof(atom.val)) if isinstance(atom, jex_core.Literal) else atom.aval
+
+
 def _bodies(eqn: Any) -> Iterator[jex_core.Jaxpr]:
     """The bodies that passes may edit."""
-    for param in REGION_PARAMS.get(eqn.primitive.name, ()):
+    for param in REGION_PARAMS[eqn.primitive.name]:
         yield from jex_core.jaxprs_in_params({param: eqn.params.get(param)})
 
 
@@ -189,13 +225,6 @@ def _equations(jaxpr: jex_core.Jaxpr) -> set[int]:
     while pending:
         for eqn in pending.pop().eqns:
             found.add(id(eqn))
-            pending.extend(_bodies(eqn))
+            if eqn.primitive.name in REGION_PARAMS:
+                pending.extend(_bodies(eqn))
     return found
-
-
-def _require_defined(atoms: Sequence[Any], defined: set[Any], reader: str) -> None:
-    for atom in atoms:
-        if not isinstance(atom, jex_core.Literal) and atom not in defined:
-            raise jex_core.JaxprTypeError(
-                f"{reader} reads a variable of type {atom.aval.str_short()} that nothing defines"
-            )

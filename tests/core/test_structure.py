@@ -294,3 +294,30 @@ def test_a_refused_pass_leaves_the_program_alone():
     with pytest.raises(VerificationError):
         run(lambda p: with_jaxpr(p, eqns=list(p.jaxpr.eqns[1:])), program.flat_function, X)
     assert str(program) == text and (np.asarray(program(X)) == np.asarray(jax.jit(fn)(X))).all()
+
+
+# -- equations that say the same ---------------------------------------------------------------------------------------
+
+
+def test_one_wrong_equation_among_many_alike_is_found():
+    """Of new equations that say the same of the same types only one is looked at; this one says something else."""
+
+    def widen_last(program):
+        jaxpr = retrace(lambda x: [jnp.tanh(x) for _ in range(5)])(program).jaxpr.jaxpr
+        last = jaxpr.eqns[-1]
+        wrong = jex_core.Var(jax.core.ShapedArray((3,), np.float32))
+        eqns = [*jaxpr.eqns[:-1], last.replace(outvars=[wrong])]
+        return program.replace(jaxpr=jex_core.ClosedJaxpr(jaxpr.replace(eqns=eqns), ()))
+
+    assert_caught("JAX's checker says", widen_last, lambda x: [x] * 5, X)
+
+
+def test_a_wrong_literal_among_equal_equations_is_found():
+    def wrong_literal(program):
+        jaxpr = retrace(lambda x: [x * 2.0 for _ in range(3)])(program).jaxpr.jaxpr
+        last = jaxpr.eqns[-1]
+        literal = jex_core.Literal(np.zeros(7, np.int8), last.invars[1].aval)
+        eqns = [*jaxpr.eqns[:-1], last.replace(invars=[last.invars[0], literal])]
+        return program.replace(jaxpr=jex_core.ClosedJaxpr(jaxpr.replace(eqns=eqns), ()))
+
+    assert_caught("Literal value", wrong_literal, lambda x: [x] * 3, X)
