@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ...core.backend import Backend, LegalityTable
 from ...core.program import Program
 from ...core.target import Target
-from . import engines, legality, runtime
+from . import engines, legality, quantize, runtime
 from .interface import SIGNATURE, interface_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class TfliteBackend(Backend):
       python: interpreter of an environment that has the converter, where this one has not.
       verify: whether the file is run against JAX before it is written.
       integer_kernels: whether it is an error when a product of quantized weights is no integer kernel in the file.
+      int8_inputs: whether the float32 inputs of a quantized program are int8 in the file.
+      int8_outputs: the same of outputs.
       timeout: seconds after which a conversion is given up.
       memory: bytes of address space that a conversion may take; 0 for no limit.
       input_names: names of the inputs, in place of those from the argument's structure.
@@ -41,6 +43,8 @@ class TfliteBackend(Backend):
     python: str = ""
     verify: bool = True
     integer_kernels: bool = False
+    int8_inputs: bool = False
+    int8_outputs: bool = False
     timeout: int = 600
     memory: int = 0
     input_names: tuple[str, ...] = ()
@@ -52,7 +56,8 @@ class TfliteBackend(Backend):
 
         Raises:
           UnsupportedError: lists every operation that cannot be converted.
-          CompileError: the converter failed, or the file does not compute what JAX computes.
+          CompileError: the converter failed, the file does not compute what JAX computes, or an input or output that
+            was to be int8 is a float to the model.
           MissingDependencyError: the engine, or LiteRT, is not installed.
         """
         from .artifact import TfliteArtifact
@@ -63,7 +68,11 @@ class TfliteBackend(Backend):
         self.legality(target).require(at_some_sizes(program), self.name)
         interface = interface_of(program, self.input_names, self.output_names, self.signature)
         maker = Maker(engine, self.python, self.timeout, self.memory)
-        artifact = TfliteArtifact(program, interface, maker.make(program, interface, verify=self.verify))
+        made = maker.make(program, interface, verify=self.verify)
+        if self.int8_inputs or self.int8_outputs:
+            model = quantize.with_integer_edges(made.model, self.int8_inputs, self.int8_outputs)
+            made = dataclasses.replace(made, model=model)
+        artifact = TfliteArtifact(program, interface, made)
         if self.integer_kernels:
             artifact.kernels.require_integers()
         return artifact

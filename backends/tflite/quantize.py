@@ -17,6 +17,7 @@ import numpy as np
 from jax.extend import core as jex_core
 
 from ...core.composites import Composite
+from ...core.errors import CompileError
 from ...core.kernel_report import Kernel, KernelReport
 from ...core.node import Node, Value
 from ...core.pass_ import RewritePass
@@ -140,6 +141,65 @@ class FakeQuantize(RewritePass):
         return RULES
 
 
+# -- int8 at the edges -------------------------------------------------------------------------------------------------
+
+
+def with_integer_edges(model: bytes, inputs: bool, outputs: bool) -> bytes:
+    """The file with int8 inputs, outputs or both in place of float32 ones, whose scales and zero points it says.
+
+    Raises:
+      CompileError: a float32 input is read by something else than a quantizer, or an output is not a dequantizer's.
+    """
+    found = flatbuffer.read(model)
+    (signature,) = found.signatureDefs
+    graph = found.subgraphs[signature.subgraphIndex]
+    for entry in signature.inputs if inputs else ():
+        if flatbuffer.type_name(graph.tensors[entry.tensorIndex]) == "FLOAT32":
+            _integer_input(found, graph, entry)
+    for entry in signature.outputs if outputs else ():
+        if flatbuffer.type_name(graph.tensors[entry.tensorIndex]) == "FLOAT32":
+            _integer_output(found, graph, entry)
+    flatbuffer.drop_unused(found)
+    return flatbuffer.write(found)
+
+
+def _integer_input(model: Any, graph: Any, entry: Any) -> None:
+    index = int(entry.tensorIndex)
+    readers = [op for op in graph.operators if index in map(int, op.inputs)]
+    if [flatbuffer.operator_name(model, op) for op in readers] != ["QUANTIZE"] or index in map(int, graph.outputs):
+        raise CompileError(
+            f"the input {_text(entry.name)!r} cannot be int8: something in float reads it",
+            hint="leave out int8-inputs, or begin the model with a product",
+        )
+    graph.inputs = _taking_place(graph, entry, graph.inputs, int(readers[0].outputs[0]))
+    graph.operators.remove(readers[0])
+
+
+def _integer_output(model: Any, graph: Any, entry: Any) -> None:
+    index = int(entry.tensorIndex)
+    makers = [op for op in graph.operators if index in map(int, op.outputs)]
+    if [flatbuffer.operator_name(model, op) for op in makers] != ["DEQUANTIZE"]:
+        raise CompileError(
+            f"the output {_text(entry.name)!r} cannot be int8: something in float computes it",
+            hint="leave out int8-outputs, or end the model with a product",
+        )
+    graph.outputs = _taking_place(graph, entry, graph.outputs, int(makers[0].inputs[0]))
+    if not any(index in map(int, op.inputs) for op in graph.operators):
+        graph.operators.remove(makers[0])
+
+
+def _taking_place(graph: Any, entry: Any, ends: Any, index: int) -> Any:
+    """The inputs or outputs of a graph with another tensor as the one that ``entry`` names."""
+    replaced = np.where(np.asarray(ends, np.int32) == entry.tensorIndex, np.int32(index), ends).astype(np.int32)
+    graph.tensors[index].name = entry.name
+    entry.tensorIndex = index
+    return replaced
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
 # -- what became of it -------------------------------------------------------------------------------------------------
 
 
@@ -157,9 +217,9 @@ def kernel_report(model: bytes) -> KernelReport:
         hybrid = types[0] == "FLOAT32" and types[1] == "INT8"
         integer = types == ["INT8", "INT8"] or hybrid
         kind = f"{name} {'dynamic ' if hybrid else ''}{types[1].lower()}"
-        output = graph.tensors[op.outputs[0]].name
-        label = output.decode() if isinstance(output, bytes) else str(output)
-        kernels.append(Kernel(label, kind, integer, _is_promised(found, weights, graph)))
+        kernels.append(
+            Kernel(_text(graph.tensors[op.outputs[0]].name), kind, integer, _is_promised(found, weights, graph))
+        )
     return KernelReport("LiteRT", tuple(kernels))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from ...core.backend import Executable
 from ...core.errors import MissingDependencyError, UsageError
@@ -36,7 +37,8 @@ def load_interpreter(model: bytes, num_threads: int = 0) -> Any:
 
 
 class TfliteExecutable(Executable):
-    """A model in the LiteRT interpreter. Calling it takes and returns the structures that the program was traced with.
+    """A model in the LiteRT interpreter. Calling it takes and returns the structures that the program was traced with;
+    floats, too, that are int8 in the file.
 
     Args:
       program: the traced function.
@@ -50,6 +52,8 @@ class TfliteExecutable(Executable):
         self.interface = interface
         self.interpreter = load_interpreter(model, num_threads)
         self._runner = self.interpreter.get_signature_runner(interface.signature)
+        self._input_scales = _scales(self._runner.get_input_details())
+        self._output_scales = _scales(self._runner.get_output_details())
 
     def __call__(self, *args: Any) -> Any:
         """Runs on arguments of the traced structure."""
@@ -60,9 +64,27 @@ class TfliteExecutable(Executable):
         """Runs on flat inputs and returns flat outputs; checks nothing."""
         names, avals = self.interface.inputs, self.program.in_avals
         feed = {name: to_edge(value, aval) for name, value, aval in zip(names, flat, avals, strict=True)}
+        for name, parameters in self._input_scales.items():
+            feed[name] = _quantized(feed[name], *parameters)
         results = self._runner(**feed)
+        for name, parameters in self._output_scales.items():
+            results[name] = _dequantized(results[name], *parameters)
         pairs = zip(self.interface.outputs, self.program.out_avals, strict=True)
         return [from_edge(results[name], aval) for name, aval in pairs]
+
+
+def _scales(details: Mapping[str, Any]) -> dict[str, tuple[np.float32, int]]:
+    """Scale and zero point of the inputs or outputs that are int8 and stand for floats."""
+    found = {name: detail["quantization"] for name, detail in details.items() if detail["dtype"] == np.int8}
+    return {name: (np.float32(scale), int(zero)) for name, (scale, zero) in found.items() if scale}
+
+
+def _quantized(array: Any, scale: np.float32, zero_point: int) -> Any:
+    return np.clip(np.rint(array / scale) + np.float32(zero_point), -128, 127).astype(np.int8)
+
+
+def _dequantized(array: Any, scale: np.float32, zero_point: int) -> Any:
+    return (array.astype(np.int32) - zero_point).astype(np.float32) * scale
 
 
 def delegated(interpreter: Any) -> dict[int, frozenset[int]]:
