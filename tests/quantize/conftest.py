@@ -1,6 +1,7 @@
 """What the tests of quantization share: two small networks, trained on scikit-learn's handwritten digits."""
 
 import dataclasses
+import time
 from typing import Any
 
 import jax
@@ -16,12 +17,17 @@ TRAINING = 1297
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A function of a batch of images ``[batch, 8, 8, 1]`` that returns logits, and data to use it on."""
+    """A function of a batch of images ``[batch, 8, 8, 1]`` that returns logits, and data to use it on.
+
+    Its training took so many ``seconds`` of CPU time.
+    """
 
     model: Any
     calibration: list[tuple[Any, ...]]
     images: np.ndarray
     labels: np.ndarray
+    convolutional: bool
+    seconds: float
 
     def accuracy(self, logits):
         """Percent of the test images."""
@@ -38,8 +44,9 @@ def digits():
     return images[:TRAINING], labels[:TRAINING], images[TRAINING:], labels[TRAINING:]
 
 
-def trained(digits, params, apply, *, steps, rate, noise):
+def trained(digits, params, apply, *, steps, rate, noise, convolutional):
     """Minimizes cross-entropy by Adam, on images with noise."""
+    start = time.process_time()
     images, labels, test_images, test_labels = digits
     optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
@@ -58,7 +65,9 @@ def trained(digits, params, apply, *, steps, rate, noise):
         noisy = images[rows] + np.float32(noise) * rng.standard_normal((128, *images.shape[1:]), np.float32)
         params, state = step(params, state, noisy, labels[rows])
     batches = [(images[:500],), (images[500:1000],)]
-    return Trained(lambda x: apply(params, x), batches, test_images, test_labels)
+    return Trained(
+        lambda x: apply(params, x), batches, test_images, test_labels, convolutional, time.process_time() - start
+    )
 
 
 def drawn(key, *shape):
@@ -92,7 +101,7 @@ def cnn(digits):
         x = jax.nn.relu(convolution(params, "wide", x))
         return x.mean((1, 2)) @ params["dense"] + params["logits"]
 
-    return trained(digits, params, apply, steps=400, rate=5e-3, noise=0.0)
+    return trained(digits, params, apply, steps=400, rate=5e-3, noise=0.0, convolutional=True)
 
 
 @pytest.fixture(scope="session")
@@ -138,4 +147,4 @@ def transformer(digits):
             x = x + y @ layer["down"] + layer["biases"][3]
         return x.mean(1) @ params["head"] + params["logits"]
 
-    return trained(digits, params, apply, steps=600, rate=3e-3, noise=0.3)
+    return trained(digits, params, apply, steps=600, rate=3e-3, noise=0.3, convolutional=False)
