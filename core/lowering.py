@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.extend import core as jex_core
 
+from . import _compat
 from .errors import CompileError
 from .graph import Graph
 from .program import Program
 from .target import Target
+
+CALLBACKS = frozenset({"debug_callback", "debug_print", "io_callback", "pure_callback"})
+"""Primitives that call a function of the process that traced them."""
 
 
 def lower_to_stablehlo(program: Program, target: Target | None = None) -> Program:
@@ -47,11 +53,7 @@ def export(program: Program, platform: str, *, constants: str = "inputs") -> Any
             def function(*flat: Any) -> list[Any]:
                 return evaluate(flat[:count], *flat[count:])
 
-        function = _named(function, program.name)
-        try:
-            return jax.export.export(jax.jit(function), platforms=[platform])(*arguments)
-        except (ValueError, NotImplementedError, TypeError) as error:
-            raise CompileError(f"{program.name} cannot be lowered to StableHLO for {platform}: {error}") from error
+        return _exported(program, _named(function, program.name), platform, arguments)
 
 
 def export_with_trees(program: Program, platform: str) -> Any:
@@ -69,12 +71,38 @@ def export_with_trees(program: Program, platform: str) -> Any:
 
     call.__name__ = _module_name(program.name)
     with jax.enable_x64(program.x64):
-        exported = jax.export.export(jax.jit(call), platforms=[platform])(*arguments)
+        exported = _exported(program, call, platform, arguments)
     try:
         exported.serialize()
     except ValueError:
         return export(program, platform, constants="embedded")
     return exported
+
+
+def _exported(program: Program, function: Any, platform: str, arguments: Sequence[Any]) -> Any:
+    """What `jax.export` makes of a function; its refusals become a `CompileError`."""
+    try:
+        return jax.export.export(jax.jit(function), platforms=[platform])(*arguments)
+    except (ValueError, NotImplementedError, TypeError) as error:
+        callback = _callback(program.jaxpr.jaxpr)
+        if callback is not None:
+            raise CompileError(
+                f"{program.name} calls back into Python ({callback.primitive.name}), which a portable program cannot",
+                where=_compat.user_location(callback.source_info),
+                hint="leave out the callback, or what wants StableHLO: -o, --emit=stablehlo, the pass mlir",
+            ) from error
+        raise CompileError(f"{program.name} cannot be lowered to StableHLO for {platform}: {error}") from error
+
+
+def _callback(jaxpr: jex_core.Jaxpr) -> Any:
+    """The first equation that calls a Python function when it runs, such as that of `jax.debug.print`; or None."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in CALLBACKS:
+            return eqn
+        inner = (_callback(body) for body in jex_core.jaxprs_in_params(eqn.params))
+        if (found := next((one for one in inner if one is not None), None)) is not None:
+            return found
+    return None
 
 
 def open_composites(program: Program) -> Program:

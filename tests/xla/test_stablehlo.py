@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from jax import export
 from jax.extend.mlir import ir
+from xlapass.core.driver import compile
 from xlapass.core.errors import CompileError, UsageError
+from xlapass.core.lowering import lower_to_stablehlo
 from xlapass.core.stablehlo import check_pipeline, operation_count, parse, run_mlir_pipeline, with_module
+from xlapass.core.tracing import trace
 
 SIMPLIFY = "inline,canonicalize,cse"
 
@@ -149,6 +152,30 @@ def test_host_callbacks_cannot_be_exported():
 
     with pytest.raises(NotImplementedError, match="host_callbacks"):
         exported(talkative, spec(4))
+
+
+def prints(x):
+    jax.debug.print("{}", x)
+    return x * 2.0
+
+
+def asks(x):
+    return jax.pure_callback(lambda y: y, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+@pytest.mark.parametrize(("fn", "primitive"), [(prints, "debug"), (asks, "pure_callback"), (jax.jit(asks), "pure")])
+def test_where_a_callback_stands_is_said(fn, primitive, tmp_path):
+    program = trace(fn, np.ones(4, np.float32))
+    wanted = rf"calls back into Python \({primitive}"
+    with pytest.raises(CompileError, match=wanted) as failure:
+        lower_to_stablehlo(program)
+    assert failure.value.where is not None and "test_stablehlo.py" in failure.value.where
+    assert failure.value.hint is not None and "leave out the callback" in failure.value.hint
+    with pytest.raises(CompileError, match=wanted):
+        compile(program, pipeline="cpu").save(tmp_path / "model.jax_export")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(CompileError, match=wanted):
+        compile(program, pipeline="mlir{pipeline=canonicalize}")
 
 
 @pytest.mark.parametrize(
