@@ -61,13 +61,13 @@ class Worker:
     """A process that does jobs, one after the other; started when first needed, and anew after it died.
 
     Args:
-      python: the interpreter; by default this one's.
+      python: the interpreter; by default this one's. A path may start from the current folder, or with ``~``.
       timeout_s: seconds after which a job, and the process with it, is ended.
       memory_bytes: limit of the address space of a job; 0 for none.
     """
 
     def __init__(self, python: str = "", *, timeout_s: float = 600.0, memory_bytes: int = 0) -> None:
-        self.python = python or sys.executable
+        self.python = _command(python) if python else sys.executable
         self.timeout_s = timeout_s
         self.memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
@@ -193,6 +193,12 @@ class Worker:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):  # what was still to be sent has nobody to read it
                     pipe.close()
+
+
+def _command(python: str) -> str:
+    """A path from here, which the worker does not start from; a mere name is looked up as always."""
+    path = os.path.expanduser(python)
+    return os.path.abspath(path) if os.path.dirname(path) else path  # not resolved: an environment may be a link
 
 
 def _environment() -> dict[str, str]:

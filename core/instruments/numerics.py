@@ -135,10 +135,8 @@ def _sensitivity(
     Where large numbers cancel (the variance of a constant row, say), roundings show that are large beside the result,
     and no fault of the pass: a backward stable algorithm is as good as exact results for inputs that are a little off.
     """
-    rng = np.random.default_rng(0)
-    consts = [_nudged(const, rng, rounding) for const in program.consts]
-    moved = program.replace(jaxpr=jex_core.ClosedJaxpr(program.jaxpr.jaxpr, consts))
-    results = moved.as_traced(evaluator(moved)([_nudged(value, rng, rounding) for value in flat]), outputs=True)
+    moved, values = nudged(program, flat, rounding)
+    results = moved.as_traced(evaluator(moved)(values), outputs=True)
     want, have = expected[output], results[output]
     if rounding is not None:
         return SENSITIVITY_MARGIN * difference(want, have, "lossy")[0]
@@ -147,6 +145,20 @@ def _sensitivity(
     wide = np.complex128 if jnp.issubdtype(want.dtype, jnp.complexfloating) else np.float64
     gaps = np.abs(np.asarray(want).astype(wide) - np.asarray(have).astype(wide))
     return float(np.max(gaps[np.isfinite(gaps)], initial=0.0))
+
+
+def nudged(program: Program, flat: Sequence[Any], rounding: str | None = None) -> tuple[Program, list[Any]]:
+    """A program and its flat inputs, all floats and constants moved as far as a reassociating pass may round.
+
+    Args:
+      program: at the jaxpr level.
+      flat: its inputs.
+      rounding: the float dtype whose rounding is meant instead.
+    """
+    rng = np.random.default_rng(0)
+    consts = [_nudged(const, rng, rounding) for const in program.consts]
+    moved = program.replace(jaxpr=jex_core.ClosedJaxpr(program.jaxpr.jaxpr, consts))
+    return moved, [_nudged(value, rng, rounding) for value in flat]
 
 
 def _nudged(value: Any, rng: np.random.Generator, rounding: str | None) -> Any:

@@ -17,6 +17,7 @@ from jax import lax
 from xlapass.backends.tflite import engines
 from xlapass.backends.tflite.backend import TfliteBackend
 from xlapass.backends.tflite.blame import find_culprit
+from xlapass.backends.tflite.check import is_rounding
 from xlapass.backends.tflite.edges import with_edges
 from xlapass.backends.tflite.process import Worker, WorkerFailure
 from xlapass.core.errors import CompileError, MissingDependencyError, UnsupportedError, UsageError
@@ -94,6 +95,30 @@ def test_a_file_that_does_not_load_is_an_error_with_the_culprit():
     assert "'scatter-add'" in str(caught.value)
 
 
+def test_what_rounding_explains_is_not_held_against_a_file(compiled):
+    """From other inputs than a fixed point, the logistic map gives anything after sixty rounds."""
+
+    def chaotic(x):
+        return lax.fori_loop(0, 60, lambda i, c: 3.9 * c * (1 - c), jax.nn.sigmoid(x * 5))
+
+    artifact = compiled(chaotic, np.zeros(8, np.float32))
+    assert "on drawn inputs no further than roundings move JAX's own results" in artifact.notes()[0]
+    assert "inputs near the examples" in artifact.notes()[0]
+
+
+def test_rounding_explains_no_more_than_it_causes():
+    want, moved = np.array([1.0, 2.0, np.nan, 4.0]), np.array([1.1, np.nan, np.nan, 4.0])
+    for have, explained in (
+        ([0.9, 2.0, np.nan, 4.1], True),
+        ([1.0, 2.0, 3.0, np.inf], True),  # two places stray, one does where JAX's results are moved
+        ([np.inf, np.nan, 3.0, 4.0], False),
+        ([1.0, 2.0, np.nan, 4.3], False),
+        ([1.0, 2.0, np.nan, np.nan], True),
+    ):
+        assert is_rounding(want, np.array(have), moved) == explained
+    assert not is_rounding(want, want[::-1], want)
+
+
 class _Everything:
     def require(self, program, backend):
         """Lets everything through."""
@@ -142,6 +167,13 @@ def test_missing_engines_say_what_to_install(monkeypatch):
         with pytest.raises(MissingDependencyError) as caught:
             engines.choose(name, "")
         assert caught.value.hint == f"pip install xlapass[{extra}]"
+
+
+def test_an_interpreter_may_be_named_from_here(tmp_path, monkeypatch):
+    interpreter(tmp_path, "exit 7")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CompileError, match="status 7"):
+        emitted(lambda x: x + 1, X, python="./python")
 
 
 def test_a_worker_starts_anew_after_a_failure():
