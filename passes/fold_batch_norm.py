@@ -154,14 +154,17 @@ def _dot_weights(node: Node) -> tuple[int, dict[int, int]]:
 
 def scaled_array(array: Array, factor: Array, divide: bool) -> Array | None:
     """Weights times a factor, or divided by it, rounded once; None where they would overflow."""
-    largest = max(abs(float(array.max(initial=0))), abs(float(array.min(initial=0))))
+    scaled = aligned_empty(np.broadcast_shapes(array.shape, factor.shape), array.dtype)
     with np.errstate(all="ignore"):
-        bound = np.abs(1 / factor.astype(np.float64) if divide else factor.astype(np.float64)).max(initial=0) * largest
-        if not bound <= float(jnp.finfo(array.dtype).max):
-            return None
-        scaled = aligned_empty(np.broadcast_shapes(array.shape, factor.shape), array.dtype)
         (np.divide if divide else np.multiply)(array, factor, out=scaled, casting="unsafe")
-        return scaled
+        return scaled if _all_finite(scaled) else None
+
+
+def _all_finite(array: Array) -> bool:
+    """Whether no element is infinite or NaN: then neither is their sum, unless it overflows by itself."""
+    if array.dtype.itemsize >= 4 and np.isfinite(array.sum()):
+        return True
+    return bool(np.isfinite(array).all())
 
 
 def _scaled_weights(match: Match) -> tuple[int, Array] | str:
