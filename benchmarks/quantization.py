@@ -1,6 +1,10 @@
 """Measures int8: kernels, size, latency and error, beside what other quantizers make of the same data.
 
-    python benchmarks/quantization.py [MODEL ...] [--seconds 10] [--out benchmarks/results/quantization.json]
+    make tensorflow
+    python benchmarks/quantization.py [MODEL ...] [--seconds 20] [--out benchmarks/results/quantization.json]
+
+ai-edge-quantizer must be installed, and TensorFlow in the environment that ``make tensorflow`` makes; rows of
+what is missing say so.
 
 Weights are random, and inputs normal: the error is the signal-to-noise ratio of the outputs in dB against float32 on
 inputs that calibration has not seen. Latencies are CPU time on one thread, which a busy machine changes least, and
@@ -10,12 +14,14 @@ their ratios to float32 of the same runtime, measured in alternation.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -23,11 +29,18 @@ import numpy as np
 import xlapass
 import zoo
 from measure import quartiles
+from xlapass.backends.tflite.conversion import portable_module
+from xlapass.backends.tflite.engines import ENGINES
+from xlapass.core.pass_ import RewritePass
+from xlapass.core.patterns import Op
+from xlapass.core.rewrite import Build, Rule
 
 CALIBRATION_BATCHES = 8
 THREADS = 1
 MINIMUM_ROUNDS = 9
 SEED = 7
+PYTHON = str(Path(__file__).parent.parent / ".venv-tensorflow/bin/python")
+"""Of the environment that has TensorFlow."""
 
 Batch = tuple[np.ndarray, ...]
 
@@ -83,7 +96,7 @@ def sqnr(want: Any, have: Any) -> float:
 # -- what others make of the float files -------------------------------------------------------------------------------
 
 
-def by_onnxruntime(model: bytes, batches: Sequence[Batch], dynamic: bool) -> bytes:
+def by_onnxruntime(artifact: Any, batches: Sequence[Batch], dynamic: bool) -> bytes:
     """The float model, quantized by ``onnxruntime.quantization`` with uint8 activations and int8 weights."""
     from onnxruntime import quantization as q
 
@@ -96,7 +109,7 @@ def by_onnxruntime(model: bytes, batches: Sequence[Batch], dynamic: bool) -> byt
 
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(model)
+        source.write_bytes(_bytes(artifact))
         prepared = Path(folder) / "prepared.onnx"
         q.shape_inference.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         if dynamic:
@@ -112,20 +125,71 @@ def by_onnxruntime(model: bytes, batches: Sequence[Batch], dynamic: bool) -> byt
         return target.read_bytes()
 
 
-def by_ai_edge(model: bytes, batches: Sequence[Batch], dynamic: bool) -> bytes:
+def by_ai_edge(artifact: Any, batches: Sequence[Batch], dynamic: bool) -> bytes:
     """The float model, quantized by ai-edge-quantizer."""
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer, recipe
 
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.tflite", Path(folder) / "int8.tflite"
-        source.write_bytes(model)
-        names = Interpreter(model_content=model).get_signature_list()["serving_default"]["inputs"]
+        source.write_bytes(artifact.model)
+        names = Interpreter(model_content=artifact.model).get_signature_list()["serving_default"]["inputs"]
         made = quantizer.Quantizer(str(source))
         made.load_quantization_recipe(recipe.dynamic_wi8_afp32() if dynamic else recipe.static_wi8_ai8())
         data = {"serving_default": [dict(zip(names, batch, strict=True)) for batch in batches]}
         made.quantize(None if dynamic else made.calibrate(data)).export_model(str(target), overwrite=True)
         return target.read_bytes()
+
+
+def _padded_with_zeros(match: Any) -> Any:
+    """Max pooling whose padding is an operation of its own, with zeros: after ReLU they are as good as -inf."""
+    node = match.root
+    padding, shape = node.params["padding"], node.outputs[0].shape
+    options = {name: node.params[name] for name in ("window_dimensions", "window_strides")}
+
+    def pool(x: jax.Array) -> jax.Array:
+        x = jax.numpy.pad(x, padding)
+        return jax.lax.reduce_window(x, -np.inf, jax.lax.max, padding="VALID", **options).reshape(shape)
+
+    return match.trace(pool, node.inputs[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class FinitePadding(RewritePass):
+    """TensorFlow's calibration takes the -inf of max pooling's padding for a value, and its scale becomes 1e36."""
+
+    name: ClassVar[str] = "finite-padding"
+    numerics: ClassVar[Any] = "lossy"
+
+    @classmethod
+    def own_rules(cls) -> Sequence[Rule]:
+        """One, for pooling that pads."""
+        padded = Op(("reduce_window_max",), None, lambda node: any(map(any, node.params["padding"])))
+        return (Rule("pad-with-zeros", padded, Build(_padded_with_zeros), None, "lossy"),)
+
+
+def by_tensorflow(artifact: Any, batches: Sequence[Batch], dynamic: bool) -> bytes:
+    """The float program, quantized by TensorFlow's converter."""
+    program = xlapass.PassManager("lower-composites").run(artifact.program)
+    program = xlapass.PassManager([FinitePadding()]).run(program)
+    types = {"inputs": _types(program.in_avals), "outputs": _types(program.out_avals)}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "module.bin").write_bytes(portable_module(program, ENGINES["tensorflow"]))
+        (folder / "types.json").write_text(json.dumps(types))
+        np.savez(
+            folder / "batches.npz", **{f"x{k}": np.stack(rows) for k, rows in enumerate(zip(*batches, strict=True))}
+        )
+        script = Path(__file__).parent / "tensorflow_int8.py"
+        command = [PYTHON, str(script), name, "dynamic" if dynamic else "static"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
+        return (folder / "int8.tflite").read_bytes()
+
+
+def _types(avals: Sequence[Any]) -> list[tuple[str, list[int]]]:
+    return [(str(aval.dtype), list(aval.shape)) for aval in avals]
 
 
 # -- running files -----------------------------------------------------------------------------------------------------
@@ -170,9 +234,13 @@ def tflite_runner(model: bytes) -> Callable[..., Any]:
     return run
 
 
-RUNTIMES: dict[str, tuple[Any, Any, dict[str, str]]] = {
-    "onnx": (onnx_runner, by_onnxruntime, {"static": "onnx-int8", "dynamic": "onnx-dynamic"}),
-    "tflite": (tflite_runner, by_ai_edge, {"static": "mobile", "dynamic": "edge"}),
+RUNTIMES: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
+    "onnx": (onnx_runner, {"onnxruntime": by_onnxruntime}, {"static": "onnx-int8", "dynamic": "onnx-dynamic"}),
+    "tflite": (
+        tflite_runner,
+        {"ai-edge": by_ai_edge, "tensorflow": by_tensorflow},
+        {"static": "mobile", "dynamic": "edge"},
+    ),
 }
 """The float pipeline, how its files run, who else quantizes them, and the pipelines by scheme."""
 
@@ -196,7 +264,7 @@ def alternate(runs: Sequence[Callable[[], Any]], seconds: float) -> np.ndarray:
 def measure(name: str, runtime: str, seconds: float) -> dict[str, Any]:
     """One model on one runtime, under every scheme."""
     model, example = load_model(name)
-    runner, other, pipelines = RUNTIMES[runtime]
+    runner, others, pipelines = RUNTIMES[runtime]
     batches = list(drawn(example, range(CALIBRATION_BATCHES)))
     unseen = list(drawn(example, range(100, 104)))
     want = [jax.jit(model)(*batch) for batch in unseen]
@@ -207,12 +275,14 @@ def measure(name: str, runtime: str, seconds: float) -> dict[str, Any]:
         artifact = xlapass.compile(model, *example, pipeline=pipeline, calibration_data=batches)
         files[scheme] = _bytes(artifact)
         found[scheme] = {"kernels": artifact.kernels.summary()}
-        try:
-            theirs = other(files["float32"], batches, scheme == "dynamic")
-            runner(theirs)(*example)
-            files[f"{scheme}, other"] = theirs
-        except Exception as error:  # another package, which may raise anything: its row stays empty
-            found[f"{scheme}, other"] = {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
+        for other, quantized in others.items():
+            try:
+                theirs = quantized(exact, batches, scheme == "dynamic")
+                runner(theirs)(*example)
+                files[f"{scheme}, {other}"] = theirs
+            except Exception as error:  # another package, which may raise anything: its row stays empty
+                failure = f"{type(error).__name__}: {str(error)[:200]}"
+                found[f"{scheme}, {other}"] = {"failed": failure}
     runs = {label: runner(file) for label, file in files.items()}
     times = alternate([lambda run=run: run(*unseen[0]) for run in runs.values()], seconds)
     base = list(runs).index("float32")
@@ -241,13 +311,13 @@ def main() -> None:
     for name in args.models:
         for runtime in args.runtimes:
             found = results[f"{name} {runtime}"] = measure(name, runtime, args.seconds)
-            print(f"\n{name}, {runtime}\n{'':18} {'ms':>8} {'latency':>8} {'MB':>8} {'size':>6} {'SQNR dB':>8}")
+            print(f"\n{name}, {runtime}\n{'':20} {'ms':>8} {'latency':>8} {'MB':>8} {'size':>6} {'SQNR dB':>8}")
             for label, entry in found.items():
                 if "failed" in entry:
-                    print(f"{label:18} {entry['failed']}")
+                    print(f"{label:20} {entry['failed']}")
                     continue
                 numbers = (entry["milliseconds"], entry["latency"], entry["megabytes"], entry["size"], entry["sqnr"])
-                print("{:18} {:8.2f} {:8.3f} {:8.2f} {:6.3f} {:8.1f}".format(label, *numbers))
+                print("{:20} {:8.2f} {:8.3f} {:8.2f} {:6.3f} {:8.1f}".format(label, *numbers))
             for entry in found.values():
                 if "kernels" in entry:
                     print(entry["kernels"])
