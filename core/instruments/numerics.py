@@ -147,21 +147,24 @@ def _sensitivity(
     return float(np.max(gaps[np.isfinite(gaps)], initial=0.0))
 
 
-def nudged(program: Program, flat: Sequence[Any], rounding: str | None = None) -> tuple[Program, list[Any]]:
+def nudged(
+    program: Program, flat: Sequence[Any], rounding: str | None = None, times: float = 1.0
+) -> tuple[Program, list[Any]]:
     """A program and its flat inputs, all floats and constants moved as far as a reassociating pass may round.
 
     Args:
       program: at the jaxpr level.
       flat: its inputs.
       rounding: the float dtype whose rounding is meant instead.
+      times: so many times as far.
     """
     rng = np.random.default_rng(0)
-    consts = [_nudged(const, rng, rounding) for const in program.consts]
+    consts = [_nudged(const, rng, rounding, times) for const in program.consts]
     moved = program.replace(jaxpr=jex_core.ClosedJaxpr(program.jaxpr.jaxpr, consts))
-    return moved, [_nudged(value, rng, rounding) for value in flat]
+    return moved, [_nudged(value, rng, rounding, times) for value in flat]
 
 
-def _nudged(value: Any, rng: np.random.Generator, rounding: str | None) -> Any:
+def _nudged(value: Any, rng: np.random.Generator, rounding: str | None, times: float) -> Any:
     """``value`` with every float moved by its `REASSOCIATING_TOLERANCE`, relative to itself, or as rounding does."""
     tolerance = REASSOCIATING_TOLERANCE.get(str(value.dtype))
     if tolerance is not None and rounding is not None:
@@ -169,7 +172,7 @@ def _nudged(value: Any, rng: np.random.Generator, rounding: str | None) -> Any:
     if tolerance is None:
         return value
     array = np.asarray(value)
-    factors = 1 + tolerance * rng.uniform(-1, 1, array.shape)
+    factors = 1 + times * tolerance * rng.uniform(-1, 1, array.shape)
     with np.errstate(over="ignore", invalid="ignore"):
         return (array * factors).astype(array.dtype)
 

@@ -106,6 +106,17 @@ def test_what_rounding_explains_is_not_held_against_a_file(compiled):
     assert "inputs near the examples" in artifact.notes()[0]
 
 
+def test_wrong_numbers_are_found_beside_chaotic_ones():
+    def fn(a, b):
+        wrong = jnp.einsum("aib,cbi->ac", a, b)
+        return wrong, lax.fori_loop(0, 60, lambda i, c: 3.9 * c * (1 - c), jax.nn.sigmoid(a))
+
+    rng = np.random.default_rng(0)
+    args = rng.standard_normal((3, 4, 4)).astype(np.float32), rng.standard_normal((2, 4, 4)).astype(np.float32)
+    with pytest.raises(CompileError, match=r"'output.0' is not what JAX computes on the example inputs"):
+        emitted(fn, *args)
+
+
 def test_rounding_explains_no_more_than_it_causes():
     want, moved = np.array([1.0, 2.0, np.nan, 4.0]), np.array([1.1, np.nan, np.nan, 4.0])
     for have, explained in (
