@@ -14,6 +14,7 @@ from ..core.errors import UsageError
 from .arguments import COMMANDS, COMPILE, PARSERS
 from .console import Terminal
 from .failures import EXIT_INTERRUPTED, close_streams, report_failure
+from .platforms import leave_out_missing_gpu
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _guarded(list(argv))
+    leave_out_missing_gpu()
     status = _guarded(sys.argv[1:])
     if status == EXIT_INTERRUPTED:
         os._exit(status)  # XLA's threads may be in the middle of a compilation, for which Python's own end would wait
