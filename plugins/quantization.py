@@ -15,7 +15,7 @@ def _text(layout: str, *steps: str) -> str:
     return ",".join([front, *steps, "phase(legalize),phase(finish)"])
 
 
-_XLA = (_CLEAN_UP, "integer-products", "lower-composites", "select-forms", _CLEAN_UP)
+_XLA = (_CLEAN_UP, "integer-products{required=true}", "lower-composites", "select-forms", _CLEAN_UP)
 _TFLITE = ("fake-quantize", "lower-composites{keep=tflite.*+quant.*}", "legalize-tflite", _CLEAN_UP)
 
 

@@ -14,13 +14,14 @@ from ...core.backend import Artifact, Executable
 from ...core.batched import BatchedExecutable, FlatFunction
 from ...core.errors import CompileError, MissingDependencyError, UsageError
 from ...core.files import write_atomically
+from ...core.kernel_report import KernelReport
 from ...core.lowering import export, export_with_trees
 from ...core.program import Program
 from ...core.recompilation import SignatureWatch
 from ...core.resident import ResidentFunction, Weights
 from ...core.specialize import specialize
 from ...core.target import Target
-from . import gpu_aot, stages
+from . import gpu_aot, integer, stages
 from .devices import find_device
 
 _WATCH_HINT = "executable(buckets=(1, 8, 32)) compiles for a few sizes only"
@@ -117,6 +118,17 @@ class XlaArtifact(Artifact):
             return bool(jax.devices(self.target.platform))
         except RuntimeError:
             return False
+
+    @functools.cached_property
+    def kernels(self) -> KernelReport:
+        """Which products are multiplied as integers."""
+        return integer.kernel_report(self.stage("hlo"))
+
+    def description(self) -> KernelReport | None:
+        """The products of a program that has some of integers, and how XLA multiplies each."""
+        if self.program.exported is not None or not self.has_device:
+            return None
+        return self.kernels if integer.is_quantized(self.program.jaxpr.jaxpr) else None
 
     def obstacle(self) -> str | None:
         """Names the platform that is not here."""

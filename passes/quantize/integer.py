@@ -14,11 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...core.errors import CompileError
+from ...core.graph import Graph
 from ...core.node import Node, Value
-from ...core.pass_ import RewritePass
+from ...core.pass_ import PassContext, RewritePass
 from ...core.patterns import op
 from ...core.rewrite import Build, Match, Numerics, Rule
 from .composites import dequantized, parameters_of
+from .operations import scope_of
 from .tables import FEWEST_ROWS
 
 LARGEST_DEPTH = 2**31 // (255 * 128)
@@ -67,14 +70,43 @@ def _product(rows: jax.Array, matrix: jax.Array, known: jax.Array, scale: jax.Ar
 RULES = (Rule("integer-product", op.dot_general(), Build(_integers), _declines, "reassociating"),)
 
 
+def _in_float(graph: Graph) -> list[str]:
+    """The products of two quantized operands that no rule has made products of integers, each with its line."""
+    left = []
+    for region in graph.walk():
+        for node in region.nodes():
+            if node.name == "dot_general" and all(dequantized(value) is not None for value in node.inputs):
+                left.append(f"{scope_of(node) or 'dot'} at {node.where or 'an unknown line'}")
+    return left
+
+
 @dataclasses.dataclass(frozen=True)
 class IntegerProducts(RewritePass):
-    """Multiplies quantized numbers as the integers that they are, where that is faster on a CPU."""
+    """Multiplies quantized numbers as the integers that they are, where that is faster on a CPU.
+
+    Attributes:
+      required: whether it is an error when a product of two quantized operands stays in float.
+    """
 
     name: ClassVar[str] = "integer-products"
     numerics: ClassVar[Numerics] = "reassociating"
+
+    required: bool = False
 
     @classmethod
     def own_rules(cls) -> Sequence[Rule]:
         """The one for products of rows and a matrix."""
         return RULES
+
+    def apply(self, graph: Graph, context: PassContext) -> bool:
+        """Applies the rules; raises `CompileError` where products are left that had to become integers."""
+        changed = super().apply(graph, context)
+        left = _in_float(graph) if self.required else []
+        if left:
+            reasons = sorted(context.log.rules[RULES[0].name].declined) if RULES[0].name in context.log.rules else []
+            listed = "\n".join(f"  {name}" for name in left)
+            raise CompileError(
+                f"{len(left)} products were quantized, and are none of integers ({'; '.join(reasons)}):\n{listed}",
+                hint="quantize{keep=NAME} leaves a product in float",
+            )
+        return changed

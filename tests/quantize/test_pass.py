@@ -257,3 +257,28 @@ def test_products_of_integers(seed):
     integers = PassManager("integer-products").run(simulated)
     assert "integer-products" in integers.history[-1]
     np.testing.assert_allclose(integers(x), simulated(x), atol=1e-5)
+
+
+def test_a_pipeline_for_xla_that_promised_integers_fails_without(monkeypatch):
+    monkeypatch.setattr("xlapass.passes.quantize.integer.FEWEST_ROWS", 10**9)
+    x = drawn(17, 4)
+    with pytest.raises(CompileError, match=r"1 products were quantized.*few rows(.|\n)*test_pass.py"):
+        xlapass.compile(lambda x: x @ D, x, pipeline="cpu-int8", calibration_data=[(x,)])
+
+
+def test_xla_multiplies_integers():
+    """Read back from the module that XLA compiled: int8 where it was quantized, float32 where not."""
+    x = drawn(17, 4)
+
+    def fn(x):
+        with jax.named_scope("one"):
+            y = jax.nn.relu(x @ D + 1)
+        return y @ drawn(5, 6), conv(y.reshape(1, 17, 5, 1), drawn(2, 2, 1, 3))
+
+    artifact = xlapass.compile(fn, x, pipeline="cpu-int8", calibration_data=[(x,)])
+    kernels = {kernel.name: kernel for kernel in artifact.kernels.kernels}
+    assert len(kernels) == 3 and sum(kernel.is_integer for kernel in kernels.values()) == 2
+    assert kernels["one/dot_general"].kernel == "dot s8 x s8"
+    assert "2 of 3 products are integer kernels in XLA" in artifact.kernels.summary()
+    assert artifact.description() is artifact.kernels
+    assert xlapass.compile(fn, x, pipeline="cpu").description() is None
