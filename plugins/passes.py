@@ -21,6 +21,10 @@ def xlapass_passes() -> Mapping[str, Entry]:
         "fold-batch-norm": Entry(
             "xlapass.passes.fold_batch_norm:FoldBatchNorm", "scale and shift into the weights before them"
         ),
+        "loop-fission": Entry(
+            "xlapass.passes.loop_fission:LoopFission",
+            "products that no step of a scan waits for, for all steps at once",
+        ),
         "merge-scales": Entry(
             "xlapass.passes.merge_scales:MergeScales", "constant scales and shifts together, and into the weights after"
         ),

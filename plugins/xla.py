@@ -11,9 +11,9 @@ from ..core.target import Target
 
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
 _PHASES = "phase(simplify),phase(optimize),phase(legalize)"
-_GPU = f"inline,{_CLEAN_UP},fold-batch-norm,{_PHASES},{_CLEAN_UP},phase(finish)"
+_GPU = f"inline,{_CLEAN_UP},fold-batch-norm,loop-fission,{_PHASES},{_CLEAN_UP},phase(finish)"
 _LAST = "materialize,compile-options,phase(finish)"
-_CPU = f"inline,{_CLEAN_UP},fold-batch-norm,layout{{to=nhwc}},fold-constants,{_PHASES},{_CLEAN_UP},{_LAST}"
+_CPU = f"inline,{_CLEAN_UP},fold-batch-norm,loop-fission,layout{{to=nhwc}},fold-constants,{_PHASES},{_CLEAN_UP},{_LAST}"
 
 _FUSION = "xla_cpu_experimental_ynn_fusion_type"
 _INDIVIDUAL = "LIBRARY_FUSION_TYPE_INDIVIDUAL"
