@@ -153,9 +153,9 @@ def _convolve(algorithm: Algorithm, lhs: jax.Array, rhs: jax.Array, params: Any)
     if pieces == 1:
         out = one_piece(image)
     else:
-        blank = jnp.zeros(
-            (shape.batch, algorithm.tile * step * pieces, algorithm.tile * columns, shape.out_features), image.dtype
-        )
+        out_size = (algorithm.tile * step * pieces, algorithm.tile * columns)
+        # Every element is overwritten. Zeros would do, but XLA makes them once for all loops, and copies them for each.
+        blank = jnp.broadcast_to(image[(0,) * image.ndim], (shape.batch, *out_size, shape.out_features))
         out = _piece_after_piece(image, blank, one_piece, algorithm.tile * step, pieces)
     out = out[:, : shape.out_image[0], : shape.out_image[1]].astype(result_dtype(lhs, params))
     return from_channels_last(out, params)
