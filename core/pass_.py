@@ -14,7 +14,7 @@ from .conversion import settle
 from .errors import UsageError
 from .graph import Graph
 from .program import Program
-from .rewrite import Numerics, RewriteLog, Rule, RuleIndex, rewrite
+from .rewrite import Numerics, RewriteLog, Rule, index_of, rewrite
 
 if TYPE_CHECKING:
     from .plugins import Registry
@@ -205,7 +205,7 @@ class RewritePass(GraphPass):
 
     def apply(self, graph: Graph, context: PassContext) -> bool:
         """Applies the rules to every region."""
-        index = RuleIndex(self.rules(context))
+        index = index_of(tuple(self.rules(context)))
         changed = False
         for region in self.regions(graph):
             changed |= rewrite(region, index, context.log)

@@ -211,21 +211,28 @@ class Op(Pattern):
             return True
         return node.name in TRANSPARENT and _produced_by(through_no_ops(value), self.names)
 
-    def may_match(self, node: Node) -> bool:
-        """False where ``node`` surely does not match: the operands one level up are looked at."""
-        if self.where is not None and not self.where(node):
-            return False
-        if self.operands is None or len(self.operands) != len(node.inputs):
-            return self.operands is None
-        a, b = self._repeated
-        if a != b and not same_value(node.inputs[a], node.inputs[b]):
-            return False
-        return self._may_be_operands(node.inputs) or (
-            node.name in COMMUTATIVE and self._may_be_operands(node.inputs[::-1])
-        )
+    @functools.cached_property
+    def may_match(self) -> Callable[[Node], bool]:
+        """False of a node that surely does not match: its parameters and the operands one level up are looked at."""
+        if self.operands is None:
+            return self.where or (lambda node: True)
+        where, count, looks = self.where, len(self.operands), self._quick_looks
+        one, same = self._repeated
 
-    def _may_be_operands(self, values: list[Value]) -> bool:
-        return all([may_be(values[index]) for index, may_be in self._quick_looks])
+        def look(node: Node) -> bool:
+            inputs = node.inputs
+            if len(inputs) != count or (where is not None and not where(node)):
+                return False
+            if one != same and not same_value(inputs[one], inputs[same]):
+                return False
+            for index, may_be in looks:
+                if not may_be(inputs[index]):
+                    break
+            else:
+                return True
+            return node.name in COMMUTATIVE and all([may_be(inputs[count - 1 - index]) for index, may_be in looks])
+
+        return look
 
     @functools.cached_property
     def _quick_looks(self) -> list[tuple[int, Callable[[Value], bool]]]:
@@ -299,9 +306,11 @@ class Either(Pattern):
         """Whether one of the choices may match."""
         return any(choice.may_be(value) for choice in self.choices)
 
-    def may_match(self, node: Node) -> bool:
-        """False where ``node`` surely does not match."""
-        return any(choice.may_match(node) for choice in self._operations())
+    @functools.cached_property
+    def may_match(self) -> Callable[[Node], bool]:
+        """False of a node that surely does not match."""
+        looks = [choice.may_match for choice in self._operations()]
+        return lambda node: any([look(node) for look in looks])
 
     def matches_node(self, node: Node, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         """As `matches`, for a node."""

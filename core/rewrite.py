@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import inspect
 import sys
 import time
@@ -189,19 +190,26 @@ class RuleIndex:
     Attributes:
       rules: all of them.
       depth: how many operations the deepest of their patterns has above each other.
+      by_root: the rules whose root can be a primitive, by its name, each with a quick look that rules out most nodes.
     """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
         self.depth = max((_depth(rule.pattern) for rule in self.rules), default=0)
-        self._by_root: dict[str, list[Rule]] = collections.defaultdict(list)
+        self.by_root: dict[str, list[tuple[Rule, Callable[[Node], bool]]]] = collections.defaultdict(list)
         for rule in self.rules:
             for name in rule.pattern.names:
-                self._by_root[name].append(rule)
+                self.by_root[name].append((rule, rule.pattern.may_match))
 
     def at(self, node: Node) -> Sequence[Rule]:
         """The rules whose root can be ``node``."""
-        return self._by_root.get(node.name, ())
+        return [rule for rule, _ in self.by_root.get(node.name, ())]
+
+
+@functools.lru_cache(maxsize=32)
+def index_of(rules: tuple[Rule, ...]) -> RuleIndex:
+    """The index of some rules, made once: passes run several times with the same ones."""
+    return RuleIndex(rules)
 
 
 def _depth(pattern: Pattern) -> int:
@@ -229,7 +237,7 @@ def rewrite(graph: Graph, rules: RuleIndex, log: RewriteLog) -> bool:
     Raises:
       PassError: rules undo each other without end, or a rule raised or answered nonsense.
     """
-    pending = collections.deque(node for node in graph.nodes() if rules.at(node))
+    pending = collections.deque(node for node in graph.nodes() if node.name in rules.by_root)
     queued = set(map(id, pending))
     budget = REWRITES_PER_NODE * (len(pending) + 1)
     changed = False
@@ -247,7 +255,7 @@ def rewrite(graph: Graph, rules: RuleIndex, log: RewriteLog) -> bool:
             busiest = max(log.rules, key=lambda name: log.rules[name].hits)
             raise PassError(f"rules rewrite each other's results without end; the busiest is {busiest!r}")
         for other in touched:
-            if other.alive and id(other) not in queued and rules.at(other):
+            if other.alive and id(other) not in queued and other.name in rules.by_root:
                 queued.add(id(other))
                 pending.append(other)
     return changed
@@ -255,11 +263,11 @@ def rewrite(graph: Graph, rules: RuleIndex, log: RewriteLog) -> bool:
 
 def _rewrite_node(graph: Graph, node: Node, rules: RuleIndex, log: RewriteLog) -> list[Node] | None:
     """Applies the first rule that fits; returns the nodes to visit again, or None."""
-    for rule in rules.at(node):
-        statistics = log.of(rule)
+    for rule, may_match in rules.by_root.get(node.name, ()):
+        statistics = log.rules.get(rule.name) or log.of(rule)
         statistics.attempts += 1
         try:
-            if not rule.pattern.may_match(node) and rule.name not in log.explain:
+            if not may_match(node) and rule.name not in log.explain:
                 continue
             start = time.perf_counter()
             match = _match(rule, node, statistics, log)
