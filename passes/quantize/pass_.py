@@ -107,6 +107,8 @@ class Quantize(Pass):
             raise UsageError(f"{table.name} has no kernels for weights of {self.bits} bits")
         placement = place(Graph(program.jaxpr), table, self.scheme, self.keep)
         self._check_names(placement)
+        if not placement.operations:
+            return PassResult(program, False, details={**context.details, "operations": self._described(placement)})
         wanted = max(self.accuracy_batches if self.accuracy_target else 0, self._rounding_batches)
         data, batches = self._first_batches(program, wanted)
         known = program.replace(calibration=data)

@@ -189,3 +189,11 @@ def test_a_calibration_file_alone_does_not_suffice(tmp_path):
 def test_options_that_make_no_sense(options):
     with pytest.raises(UsageError):
         PassManager(f"quantize{{{options}}}")
+
+
+def test_what_is_quantized_needs_no_more_data():
+    x = correlated(50)
+    text = "quantize{target=simulated,rounding=adaptive}"
+    program = xlapass.trace(lambda x: x @ MATRIX, x).replace(calibration=iter([(x,), (x,)]))
+    once = PassManager(text).run(program)
+    assert once is not program and PassManager(text).run(once) is once
