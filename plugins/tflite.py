@@ -10,7 +10,8 @@ from ..core.target import Target
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
 _TEXT = (
     f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to=nhwc}},fuse{{with-kernel=true}},phase(optimize),"
-    f"{_CLEAN_UP},lower-composites{{keep=tflite.*}},resize-tflite,merge-scales,fold-batch-norm,split-depthwise,legalize-tflite,{_CLEAN_UP},"
+    f"{_CLEAN_UP},lower-composites{{keep=tflite.*}},resize-tflite,merge-scales,fold-batch-norm,split-depthwise,"
+    f"split-transposed,legalize-tflite,{_CLEAN_UP},"
     "phase(legalize),phase(finish)"
 )
 
@@ -21,6 +22,9 @@ def xlapass_passes() -> Mapping[str, Entry]:
     return {
         "split-depthwise": Entry(
             "xlapass.backends.tflite.depthwise:SplitDepthwise", "large depthwise convolutions as sums of small ones"
+        ),
+        "split-transposed": Entry(
+            "xlapass.backends.tflite.transposed:SplitTransposed", "transposed convolutions as ordinary ones"
         ),
         "resize-tflite": Entry(
             "xlapass.backends.tflite.resize:ResizeTFLite", "image resizing as the operators that TFLite has for it"
