@@ -196,9 +196,8 @@ def by_phases(
         (-axis.first, axis.first + axis.rows + taps - 1 - size)
         for axis, taps, size in zip(axes, reach, shape.image, strict=True)
     ]
-    whole = lax.conv_general_dilated(
-        image, np.concatenate(parts, -1), (1, 1), padding, dimension_numbers=channels_last(2)
-    )
+    together: Any = np.concatenate(parts, -1)
+    whole = lax.conv_general_dilated(image, together, (1, 1), padding, dimension_numbers=channels_last(2))
     whole = whole if bias is None else whole + np.tile(bias, len(phases))
     whole = jnp.maximum(whole, 0) if relu else whole
     if any(axis.rows != axis.size for axis in axes):
