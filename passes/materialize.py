@@ -12,6 +12,7 @@ does: its operand is written to memory, and returned as it is. The call itself t
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
 from typing import ClassVar
@@ -52,6 +53,9 @@ MOST_READ_AT_ONCE = 8
 LEAST_READ_BYTES = 2**24
 """A loop that reads more arrays, and this much in all, keeps them alive for too long: its sum is written half-way."""
 
+MOST_SOURCES = LEAST_READ_BYTES // LEAST_BYTES
+"""So many arrays are too many for a value of any size: more need not be told apart."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Materialize(GraphPass):
@@ -89,8 +93,8 @@ class _Region:
 
     Attributes:
       meets: for each value, the next one through which all paths from it to the ends of their loops lead, or None.
-      reads: for each value visited, how many array elements are read for one of its own.
-      sources: for each value visited, the arrays that are read.
+      reads: for each value visited, how many array elements are read for one of its own, up to what is too many.
+      sources: for each value visited, the arrays that are read, or `MOST_SOURCES` of them.
     """
 
     def __init__(self, graph: Graph, least_reads: int) -> None:
@@ -117,8 +121,12 @@ class _Region:
         large = [v for v in node.inputs if v.const is None and SMALL_PART * _size(v) >= _size(value)]
         if node.name in COSTLY and len(value.users) > 1:
             return
-        self.reads[value] = sum(self.reads.get(v, 1) for v in large)
-        self.sources[value] = frozenset().union(*(self.sources.get(v, {v}) for v in large))
+        self.reads[value] = min(sum(self.reads.get(v, 1) for v in large), max(2, self.least_reads))
+        found = [self.sources[v] if v in self.sources else frozenset((v,)) for v in dict.fromkeys(large)]
+        several = frozenset().union(*found) if len(found) != 1 else found[0]
+        if len(several) > MOST_SOURCES:
+            several = frozenset(itertools.islice(several, MOST_SOURCES))
+        self.sources[value] = several
 
     def _is_worth_it(self, value: Value) -> bool:
         users = value.users

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 from support import operations, run
+from xlapass.core.graph import Graph
 from xlapass.core.manager import PassManager
 from xlapass.core.program import Program
 from xlapass.core.tracing import trace
+from xlapass.passes.materialize import MOST_SOURCES, _Region
 
 X = jnp.linspace(-2.0, 2.0, 128 * 256).reshape(128, 256)
 WEIGHTS = jnp.eye(256)
@@ -86,6 +88,20 @@ def test_a_sum_of_many_large_arrays_is_written_half_way() -> None:
     x = jnp.ones((1024, 1024))
     program = materialize(lambda x: sum(jnp.concatenate([x[i:], x[:i]]) for i in range(1, 12)), x)
     assert operations(program).count("jit") == 1
+
+
+def test_what_is_known_of_a_value_does_not_grow_with_the_program() -> None:
+    """Each link reads the one before twice, and an array more: twice the reads, and one source more."""
+
+    def links(x: jax.Array) -> jax.Array:
+        for _ in range(400):
+            x = jnp.tanh(x).sum(0) + x * x
+        return x
+
+    region = _Region(Graph(inlined(links, jnp.ones((4, 4))).jaxpr), least_reads=3)
+    assert region.materialize() == 0
+    assert max(region.reads.values()) == 3
+    assert max(map(len, region.sources.values())) == MOST_SOURCES
 
 
 def test_values_in_loops_are_written() -> None:
