@@ -74,6 +74,15 @@ def test_tensorflow(tensorflow):
     assert facts_of(artifact.model)["tensorflow-cpu"].startswith("2.")
 
 
+def test_tensorflow_chooses(tensorflow):
+    def fn(i, x):
+        return lax.switch(i, [jnp.sin, jnp.cos, jnp.tanh], lax.switch(i, [jnp.tanh, jnp.cos, jnp.sin, jnp.abs], x))
+
+    artifact = xlapass.compile(fn, np.int32(2), X, pipeline="tflite", backend=TfliteBackend(**tensorflow))
+    for index in (-1, 1, 9):
+        agrees(artifact, fn, (np.int32(index), X))
+
+
 def test_tensorflow_at_every_size(tensorflow):
     def fn(x):
         return jax.nn.softmax(jnp.concatenate([jnp.zeros((x.shape[0], 1)), x], 1) @ jnp.ones((9, 8))) * x.shape[0]

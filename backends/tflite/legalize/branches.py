@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.extend
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -40,28 +41,26 @@ def _why_not_known(match: Match) -> str | None:
     return None if node.inputs[0].is_const else "its index is not known"
 
 
-def _two_by_two(node: Node, index: jax.Array, *operands: jax.Array) -> list[jax.Array]:
-    """The first branch, or else one of the others.
+def _one_by_one(node: Node, index: jax.Array, *operands: jax.Array) -> list[jax.Array]:
+    """Branch after branch: each runs, or keeps what the one that ran has given.
 
     Of more than two, the converters make STABLEHLO_CASE, whose subgraphs they number as if the file had no others: a
-    loop or another choice in it, and wrong branches run.
+    loop or another choice in it, and wrong branches run. Of choices within choices, TensorFlow's mixes up the operands.
     """
-    functions = [jax.extend.core.jaxpr_as_fun(body) for body in node.params["branches"]]
-    return _chosen(functions, index, operands)
+    bodies = node.params["branches"]
+    results = [jnp.zeros(value.shape, value.dtype) for value in node.outputs]
+    for number, body in enumerate(bodies):
+        wanted = index <= 0 if number == 0 else index >= number if number == len(bodies) - 1 else index == number
+        results = lax.cond(wanted, _running(body), lambda kept, *_: kept, results, *operands)
+    return results
 
 
-def _chosen(functions: list[Any], index: jax.Array, operands: Sequence[jax.Array]) -> list[jax.Array]:
-    first, *others = functions
-    if not others:
-        return list(first(*operands))
-
-    def rest(*values: jax.Array) -> list[jax.Array]:
-        return _chosen(others, index - np.int32(1), values)
-
-    return list(lax.cond(index <= np.int32(0), lambda *values: list(first(*values)), rest, *operands))
+def _running(body: Any) -> Callable[..., list[jax.Array]]:
+    function = jax.extend.core.jaxpr_as_fun(body)
+    return lambda kept, *operands: list(function(*operands))
 
 
-def _why_not_two_by_two(node: Node) -> str | None:
+def _why_not_one_by_one(node: Node) -> str | None:
     if node.effects:
         return "it has effects"
     return None if len(node.params["branches"]) > 2 else "it has two branches"
@@ -69,6 +68,6 @@ def _why_not_two_by_two(node: Node) -> str | None:
 
 RULES = (
     Rule("platform", Op(("platform_index",)), Build(_index)),
-    node_lowering("two-by-two", "cond", _two_by_two, _why_not_two_by_two, "exact"),
+    node_lowering("one-by-one", "cond", _one_by_one, _why_not_one_by_one, "exact"),
     Rule("known-branch", Op(("cond",)), Build(_branch), _why_not_known),
 )
