@@ -104,7 +104,8 @@ def describe(
     for number, subgraph in enumerate(read.subgraphs):
         taken = frozenset() if delegated is None else delegated.get(number, frozenset())
         for index, operator in enumerate(subgraph.operators or ()):
-            key = flatbuffer.operator_name(read, operator), _kernel(subgraph, operator)
+            name = flatbuffer.operator_name(read, operator)
+            key = name, _kernel(subgraph, operator, _OPERANDS.get(name, (0, 1)))
             found.setdefault(key, []).append((index in taken, work_of(read, subgraph, operator)))
     rows = [
         OperationRow(
@@ -121,9 +122,14 @@ def describe(
     return ModelReport(tuple(rows), len(model), constants, arena_bytes(read), products)
 
 
-def _kernel(subgraph: Any, operator: Any) -> str:
-    """The types that decide which kernel runs: of the first input, and of the weights where they differ."""
-    types = [flatbuffer.type_name(subgraph.tensors[index]) for index in operator.inputs[:2] if index >= 0]
+_OPERANDS: Mapping[str, tuple[int, ...]] = {"TRANSPOSE_CONV": (2, 1), "SPLIT": (1,)}
+"""Which operands hold the data, and the weights, where the first is a shape or an axis."""
+
+
+def _kernel(subgraph: Any, operator: Any, operands: tuple[int, ...]) -> str:
+    """The types that decide which kernel runs: of the data, and of the weights where they differ."""
+    indices = [int(operator.inputs[place]) for place in operands if place < len(operator.inputs)]
+    types = [flatbuffer.type_name(subgraph.tensors[index]) for index in indices if index >= 0]
     if not types:
         types = [flatbuffer.type_name(subgraph.tensors[index]) for index in operator.outputs[:1]]
     weighty = {"INT8", "INT4", "UINT8", "FLOAT16"}

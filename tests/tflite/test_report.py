@@ -58,6 +58,13 @@ def test_what_is_not_delegated_is_seen(compiled):
     assert rows["CUMSUM"] == 0
 
 
+def test_kernels_are_named_by_their_data(compiled):
+    kernel = np.ones((3, 3, 3, 4), np.float32)
+    report = compiled(lambda x: jnp.split(lax.conv_transpose(x, kernel, (2, 2), "VALID"), 2, -1), IMAGE).description()
+    rows = {row.operation: row.kernel for row in report.rows}
+    assert rows.get("TRANSPOSE_CONV") == rows.get("SPLIT", "FLOAT32") == "FLOAT32"
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_float_network_in_small_places(place, compiled):
     found = compiled(network, IMAGE).check_for(place)
