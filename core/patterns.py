@@ -309,8 +309,8 @@ class Either(Pattern):
     @functools.cached_property
     def may_match(self) -> Callable[[Node], bool]:
         """False of a node that surely does not match."""
-        looks = [choice.may_match for choice in self._operations()]
-        return lambda node: any([look(node) for look in looks])
+        looks = {name: [c.may_match for c in self._operations() if name in c.names] for name in self.names}
+        return lambda node: any([look(node) for look in looks.get(node.name, ())])
 
     def matches_node(self, node: Node, bindings: Bindings, attempt: Attempt, depth: int) -> Iterator[Bindings]:
         """As `matches`, for a node."""

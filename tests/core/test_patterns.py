@@ -364,3 +364,9 @@ def test_the_quick_look_never_misses_a_match(drawn):
                     continue
                 found = next(pattern.matches_node(node, {}, Attempt(), 0), None)
                 assert found is None or pattern.may_match(node), name
+
+
+def test_conditions_of_a_choice_see_only_their_own_operations():
+    pattern = op.tanh(x) | op.integer_pow(x, where=lambda node: node.params["y"] == 3)
+    graph = Graph(jax.make_jaxpr(lambda x: (jnp.tanh(x), x**3, x**4))(1.0))
+    assert [pattern.may_match(node) for node in graph.nodes()] == [True, True, False]
