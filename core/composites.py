@@ -38,12 +38,14 @@ class Composite:
         strings, booleans, tuples of these, NumPy arrays. It closes over no arrays.
       rules: what recognises it in programs; their replacements end in `outline`, or in a call of the composite.
       version: for backends that tell versions of an operation apart.
+      by_default: whether it is looked for without being named, and without a kernel for it on the target.
     """
 
     name: str
     decomposition: Callable[..., Any]
     rules: tuple[Rule, ...] = ()
     version: int = 0
+    by_default: bool = True
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -21,7 +21,8 @@ class Fuse(RewritePass):
 
     Attributes:
       with_kernel: only composites for which a plugin brings a kernel on the target's platform.
-      of: only these composites, by name, as far as plugins bring them; empty means all.
+      of: only these composites, by name, as far as plugins bring them; empty means all but those that want to be
+        asked for.
     """
 
     name: ClassVar[str] = "fuse"
@@ -43,17 +44,19 @@ class Fuse(RewritePass):
 
     def rules(self, context: PassContext) -> list[Rule]:
         """The rules of this run; none are loaded where a kernel is asked for and no plugin brings one."""
-        if not self.with_kernel and not self.of:
-            return super().rules(context)
         wanted = set(self.of)
         if self.with_kernel:
             having = kernel_names(context.registry, context.target.platform) if context.target is not None else set()
             wanted = having & wanted if self.of else having
-        if not wanted:
-            return []
-        of_wanted = [c.rules for name, c in composites(context.registry).items() if name in wanted]
-        names = {rule.name for rules in of_wanted for rule in rules}
-        return [rule for rule in super().rules(context) if rule.name in names]
+            if not wanted:
+                return []
+        known = composites(context.registry)
+        names = {name: {rule.name for rule in composite.rules} for name, composite in known.items()}
+        if wanted:
+            of_wanted = set[str]().union(*(rules for name, rules in names.items() if name in wanted))
+            return [rule for rule in super().rules(context) if rule.name in of_wanted]
+        left_out = set[str]().union(*(names[name] for name, composite in known.items() if not composite.by_default))
+        return [rule for rule in super().rules(context) if rule.name not in left_out]
 
     def regions(self, graph: Graph) -> Iterator[Graph]:
         """All but the bodies of composites, in which the same operations stand again."""

@@ -48,6 +48,12 @@ def xlapass_composites() -> Mapping[str, Entry]:
         "xlapass.rotary_embedding": Entry(
             f"{here}.rotary_embedding:ROTARY_EMBEDDING", "pairs of elements turned by angles"
         ),
+        "xlapass.conv_bias_act": Entry(
+            f"{here}.biased_products:CONV_BIAS_ACT", "convolution, bias, activation; where asked for or with a kernel"
+        ),
+        "xlapass.linear_bias_act": Entry(
+            f"{here}.biased_products:LINEAR_BIAS_ACT", "dense layer, bias, activation; where asked for or with a kernel"
+        ),
         "xlapass.group_norm": Entry(f"{here}.group_norm:GROUP_NORM", "layer norm of groups of channels"),
         "xlapass.instance_norm": Entry(f"{here}.group_norm:INSTANCE_NORM", "layer norm of each channel"),
     }
