@@ -108,7 +108,8 @@ class Quantize(Pass):
         placement = place(Graph(program.jaxpr), table, self.scheme, self.keep)
         self._check_names(placement)
         if not placement.operations:
-            return PassResult(program, False, details={**context.details, "operations": self._described(placement)})
+            said = {"operations": self._described(placement), "tables": _left_in_float(placement)}
+            return PassResult(program, False, details={**context.details, **said})
         wanted = max(self.accuracy_batches if self.accuracy_target else 0, self._rounding_batches)
         data, batches = self._first_batches(program, wanted)
         known = program.replace(calibration=data)
@@ -122,8 +123,9 @@ class Quantize(Pass):
         else:
             result, placement = self._quantized(known, table, context, self.keep, adaptive)
         details["operations"] = self._described(placement)
+        details["tables"] = details.get("tables", {}) | _left_in_float(placement)
         if adaptive is not None:
-            details["tables"] = {**details.get("tables", {}), "adaptive rounding": _gains(adaptive)}
+            details["tables"]["adaptive rounding"] = _gains(adaptive)
         if result is known:
             return PassResult(program, False, details=details)
         return PassResult(result.replace(calibration=program.calibration), True, details=details)
@@ -278,6 +280,12 @@ class Quantize(Pass):
 def _file_among(data: Any) -> str:
     """The path of a calibration file that was given in place of data; empty for data."""
     return os.fspath(data) if isinstance(data, str | os.PathLike) and os.fspath(data).endswith(".json") else ""
+
+
+def _left_in_float(placement: Placement) -> dict[str, Any]:
+    """For the report; nothing where all products become integer kernels."""
+    rows = [{"product": name, "reason": reason} for name, reason in placement.floats.items()]
+    return {"products left in float": rows} if rows else {}
 
 
 def _gains(adaptive: AdaptiveRounding) -> list[dict[str, str]]:

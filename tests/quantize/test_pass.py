@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support import operations
 from xlapass.core.errors import CompileError, UsageError
 from xlapass.core.graph import Graph
+from xlapass.core.instruments.report import Report
 from xlapass.core.manager import PassManager
 from xlapass.passes.quantize.arithmetic import asymmetric
 from xlapass.passes.quantize.composites import dequantize, quantize
@@ -282,3 +283,16 @@ def test_xla_multiplies_integers():
     assert "2 of 3 products are integer kernels in XLA" in artifact.kernels.summary()
     assert artifact.description() is artifact.kernels
     assert xlapass.compile(fn, x, pipeline="cpu").description() is None
+
+
+def test_the_report_says_which_products_stay_in_float_and_why():
+    x = drawn(3, 4)
+    for options, reason in (("target=xla", "3 rows faster in float"), ("target=onnx,keep=dot", "asked to stay float")):
+        report = Report()
+        program = prepared(lambda x: x @ D, x).replace(calibration=[(x,)])
+        assert PassManager(f"quantize{{{options}}}", instruments=[report]).run(program) is program
+        shown = " ".join(str(report).split())
+        assert "products left in float" in shown and reason in shown
+    report = Report()
+    PassManager("quantize{target=onnx}", instruments=[report]).run(program)
+    assert "left in float" not in str(report)
