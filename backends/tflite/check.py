@@ -17,6 +17,7 @@ from ...core.instruments.numerics import SENSITIVITY_MARGIN, difference, nudged
 from ...core.program import Program
 from ...core.rewrite import Numerics
 from ...core.specialize import sizes_of, specialize, symbols
+from .choices import other_choices
 from .edges import from_edge, to_edge
 from .interface import Interface
 from .process import Worker
@@ -77,7 +78,7 @@ class Disagreement:
 
 
 def input_sets(program: Program) -> list[tuple[str, list[Any]]]:
-    """The inputs to compare on: the examples, and drawn ones, of other sizes where sizes are dynamic.
+    """The inputs to compare on: the examples, drawn ones, of other sizes where sizes are dynamic, and other choices.
 
     Nothing is drawn for a program with a loop that might not end on it.
     """
@@ -91,6 +92,7 @@ def input_sets(program: Program) -> list[tuple[str, list[Any]]]:
         rng = np.random.default_rng(1)
         drawn = [_drawn(value, shape, rng) for value, shape in zip(examples, shapes, strict=True)]
         sets.append((DRAWN, drawn))
+        sets.extend(other_choices(program, program.examples))
     return sets
 
 

@@ -18,6 +18,7 @@ from xlapass.backends.tflite import engines
 from xlapass.backends.tflite.backend import TfliteBackend
 from xlapass.backends.tflite.blame import find_culprit
 from xlapass.backends.tflite.check import is_rounding
+from xlapass.backends.tflite.choices import other_choices
 from xlapass.backends.tflite.edges import with_edges
 from xlapass.backends.tflite.process import Worker, WorkerFailure
 from xlapass.core.errors import CompileError, MissingDependencyError, UnsupportedError, UsageError
@@ -115,6 +116,19 @@ def test_wrong_numbers_are_found_beside_chaotic_ones():
     args = rng.standard_normal((3, 4, 4)).astype(np.float32), rng.standard_normal((2, 4, 4)).astype(np.float32)
     with pytest.raises(CompileError, match=r"'output.0' is not what JAX computes on the example inputs"):
         emitted(fn, *args)
+
+
+def test_a_file_is_run_through_all_branches(compiled):
+    """The examples take one; what the others compute is compared, too."""
+
+    def fn(i, p, n, x):
+        y = lax.switch(i, [jnp.sin, jnp.cos, jnp.tanh, jnp.abs], x)
+        return lax.cond(p, jnp.exp, jnp.negative, y) * n
+
+    note = compiled(fn, np.int32(2), True, np.int32(3), X).notes()[0]
+    assert all(f"choice {value}" in note for value in range(4))
+    program = xlapass.trace(lambda i, x: lax.switch(i, [jnp.sin, jnp.cos, jnp.tanh], x[i]), np.int32(1), X)
+    assert other_choices(program, program.examples) == []  # it is an index as well
 
 
 def test_rounding_explains_no_more_than_it_causes():
