@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ....core._compat import eval_jaxpr
 from .. import dims
 from ..context import Context
 from ..operand import Operand, inner_shape, is_bool, is_complex, is_float, is_key
@@ -36,7 +37,7 @@ _REDUCTIONS = {
 def scatter(ctx: Context, eqn: Any, x: Operand, indices: Operand, updates: Operand) -> Operand:
     reduction = _REDUCTIONS[eqn.primitive]
     if reduction == "none" and (body := eqn.params.get("update_jaxpr")) is not None and body.eqns:
-        raise Refusal("a scatter with a function of the program has no ONNX form")
+        return _applied(ctx, eqn, x, indices, updates)
     if is_complex(x.dtype):
         return _complex(ctx, eqn, x, indices, updates, reduction)
     if is_key(x.dtype):
@@ -47,6 +48,37 @@ def scatter(ctx: Context, eqn: Any, x: Operand, indices: Operand, updates: Opera
     if is_bool(x.dtype) and reduction != "none":
         reduction = {"add": "max", "max": "max", "mul": "min", "min": "min"}[reduction]
     return _Scatter(ctx, eqn, x, indices, updates, reduction).lower()
+
+
+def _applied(ctx: Context, eqn: Any, x: Operand, indices: Operand, updates: Operand) -> Operand:
+    """``x.at[i].apply(f)``: f everywhere, taken where a count of the indices says so, once more for each repetition."""
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    body, constants = eqn.params["update_jaxpr"], eqn.params["update_consts"]
+    if any(body.invars[1] in e.invars for e in body.eqns) or body.invars[1] in body.outvars:
+        raise Refusal("a scatter with a function of two arguments of the program has no ONNX form")
+    numbers, mode, unique = (eqn.params[key] for key in ("dimension_numbers", "mode", "unique_indices"))
+
+    def function(value: Any) -> Any:
+        # The second argument is not used: any value of the type does.
+        return eval_jaxpr(body, constants, value, value)[0]
+
+    for _ in range(x.rank):
+        function = jax.vmap(function)
+
+    def apply(a: Any, i: Any, u: Any) -> Any:
+        counts = lax.scatter_add(jnp.zeros(a.shape, jnp.int32), i, jnp.ones(u.shape, jnp.int32), numbers, mode=mode)
+        if unique:
+            return jnp.where(counts > 0, function(a), a)
+        return lax.while_loop(
+            lambda state: jnp.any(state[1] > 0),
+            lambda state: (jnp.where(state[1] > 0, function(state[0]), state[0]), state[1] - 1),
+            (a, counts),
+        )[0]
+
+    return ctx.trace_and_lower(apply, x, indices, updates)[0]
 
 
 def _complex(ctx: Context, eqn: Any, x: Operand, indices: Operand, updates: Operand, reduction: str) -> Operand:
