@@ -171,11 +171,10 @@ class _Body:
 
 
 def _can_move(eqn: Any) -> bool:
-    return (
-        eqn.primitive.name in MAPPED
-        and not eqn.effects
-        and all(isinstance(v.aval.dtype, np.dtype) for v in eqn.outvars)
-    )
+    """Whether it works on the arrays of many steps as on one: known sizes, no random keys, no effects."""
+    arrays = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+    known = all(isinstance(a.dtype, np.dtype) and all(isinstance(size, int) for size in a.shape) for a in arrays)
+    return known and eqn.primitive.name in MAPPED and not eqn.effects
 
 
 def _variables(atoms: Iterable[Any]) -> set[Any]:

@@ -12,7 +12,7 @@ _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dea
 #: convolution into a whole transformer; what works on elements lets them pass, and is recognised behind them.
 _ALONG_AXES = "fuse{of=xlapass.layer_norm+xlapass.rms_norm+xlapass.attention}"
 _TEXT = (
-    f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),{_ALONG_AXES},layout{{to=nchw}},fuse,phase(optimize),"
+    f"inline,{_CLEAN_UP},fold-batch-norm,loop-fission,phase(simplify),{_ALONG_AXES},layout{{to=nchw}},fuse,phase(optimize),"
     f"{_CLEAN_UP},phase(legalize),phase(finish)"
 )
 

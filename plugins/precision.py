@@ -9,8 +9,8 @@ from ..core.plugins import Entry, NamedPipeline, hookimpl
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
 # Weights are rounded once all that is known about them is folded into them, and after what wants to know them or takes
 # products away: the passes of the pipelines of XLA that come again later find nothing more to do.
-_GPU = f"inline,{_CLEAN_UP},fold-batch-norm,fuse{{with-kernel=true}}"
-_CPU = f"inline,{_CLEAN_UP},fold-batch-norm,layout{{to=nhwc}},fuse{{with-kernel=true}},banded-products"
+_GPU = f"inline,{_CLEAN_UP},fold-batch-norm,loop-fission,fuse{{with-kernel=true}}"
+_CPU = f"inline,{_CLEAN_UP},fold-batch-norm,loop-fission,layout{{to=nhwc}},fuse{{with-kernel=true}},banded-products"
 
 
 @hookimpl

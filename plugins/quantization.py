@@ -11,7 +11,8 @@ _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dea
 
 def _text(layout: str, *steps: str) -> str:
     """The float pipeline of a backend in that layout, then ``steps``, then what every backend ends with."""
-    front = f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to={layout}}},fuse,phase(optimize),{_CLEAN_UP}"
+    first = f"inline,{_CLEAN_UP},fold-batch-norm,loop-fission,phase(simplify)"
+    front = f"{first},layout{{to={layout}}},fuse,phase(optimize),{_CLEAN_UP}"
     return ",".join([front, *steps, "phase(legalize),phase(finish)"])
 
 

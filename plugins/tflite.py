@@ -9,7 +9,8 @@ from ..core.target import Target
 
 _CLEAN_UP = "fixpoint{limit=4}(simplify,fold-constants,common-subexpressions,dead-code)"
 _TEXT = (
-    f"inline,{_CLEAN_UP},fold-batch-norm,phase(simplify),layout{{to=nhwc}},fuse{{with-kernel=true}},phase(optimize),"
+    f"inline,{_CLEAN_UP},fold-batch-norm,loop-fission,phase(simplify),layout{{to=nhwc}},fuse{{with-kernel=true}},"
+    "phase(optimize),"
     f"{_CLEAN_UP},lower-composites{{keep=tflite.*}},resize-tflite,merge-scales,fold-batch-norm,split-depthwise,"
     f"split-transposed,legalize-tflite,{_CLEAN_UP},"
     "phase(legalize),phase(finish)"

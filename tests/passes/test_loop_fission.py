@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 from support import check, operations
+from xlapass.core.driver import plan
 from xlapass.core.instruments.report import Report
 from xlapass.core.manager import PassManager
 from xlapass.core.program import Program
@@ -275,3 +276,19 @@ def test_xlapass_jit_takes_part() -> None:
     plain = PassManager("inline").run(trace(lambda x: module.apply(variables, x), x))
     program = PassManager("cpu").run(trace(lambda x: module.apply(variables, x), x))
     assert in_loops(program) < in_loops(plain)
+
+
+@pytest.mark.parametrize("pipeline", ["cpu", "gpu", "onnx", "tflite", "cpu-bf16"])
+def test_pipelines_take_part(pipeline: str) -> None:
+    """Files gain most: each step of a loop costs their runtimes more than XLA."""
+    names = [one.pass_.name for one in plan(pipeline).pipeline.steps()]
+    assert "loop-fission" in names
+
+
+def test_sizes_that_are_not_known() -> None:
+    def fn(x: jax.Array) -> Any:
+        return lax.scan(lambda h, x: (h + x @ INPUT, None), jnp.zeros((x.shape[1], 8)), x)[0]
+
+    (batch,) = jax.export.symbolic_shape("b")
+    program = trace(fn, jax.ShapeDtypeStruct((5, batch, 6), jnp.float32))
+    assert PassManager("inline,loop-fission").run(program).jaxpr is PassManager("inline").run(program).jaxpr
