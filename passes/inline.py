@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+import jax
 from jax.extend import core as jex_core
 
 from ..core import _compat
@@ -26,6 +27,9 @@ CALLS = {
     "checkpoint": "jaxpr",
 }
 """Primitives that do no more than apply a body to their operands, and the parameter that holds it."""
+
+EXPANDING = "call_hi_primitive"
+"""From JAX 0.12 on: an operation that knows its own expansion into others, such as `jnp.searchsorted`."""
 
 STOP_GRADIENT = "stop_gradient"
 """The identity, but for derivatives."""
@@ -67,6 +71,10 @@ def _open_calls(region: Graph, kept: collections.Counter[str]) -> bool:
             region.erase(node)
             changed = True
             continue
+        if node.name == EXPANDING:
+            pending.extend(_openable(_expand(region, node)))
+            changed = True
+            continue
         reason = reason_to_keep(node)
         if reason is None:
             pending.extend(_openable(region.inline(node, _closed(node))))
@@ -77,7 +85,20 @@ def _open_calls(region: Graph, kept: collections.Counter[str]) -> bool:
 
 
 def _openable(nodes: Iterable[Node]) -> list[Node]:
-    return [node for node in nodes if node.name in CALLS or node.name == STOP_GRADIENT]
+    return [node for node in nodes if node.name in CALLS or node.name in (STOP_GRADIENT, EXPANDING)]
+
+
+def _expand(region: Graph, node: Node) -> list[Node]:
+    operation = next(value for value in node.params.values() if hasattr(value, "expand"))
+
+    def expanded(*arrays: Any) -> Any:
+        return operation.expand(*jax.tree_util.tree_unflatten(operation.in_tree, arrays))
+
+    predecessor, successor = node._prev, node._next
+    for old, new in zip(node.outputs, region.splice(expanded, *node.inputs, before=node), strict=True):
+        region.replace(old, new)
+    region.erase(node)
+    return region.nodes_between(predecessor, successor)
 
 
 def reason_to_keep(node: Node) -> str | None:

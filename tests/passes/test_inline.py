@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
 from jax.extend.core.primitives import closed_call_p
@@ -188,3 +189,11 @@ def test_a_body_that_was_traced_before_is_opened():
     body = jax.make_jaxpr(jnp.sin)(X)
     program = run("inline", lambda x: closed_call_p.bind(x, call_jaxpr=body)[0] * 3, X)
     assert operations(program) == ["sin", "mul"]
+
+
+def test_an_operation_that_knows_its_expansion_is_opened():
+    """From JAX 0.12 on `jnp.searchsorted` is one."""
+    table, x = np.arange(5.0, dtype=np.float32), np.asarray([-1.0, 2.5, 9.0], np.float32)
+    program = PassManager("inline").run(trace(jnp.searchsorted, table, x))
+    assert not {eqn.primitive.name for eqn in program.jaxpr.eqns} & {"call_hi_primitive", "jit"}
+    np.testing.assert_array_equal(program(table, x), [0, 3, 5])
