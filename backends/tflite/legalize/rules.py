@@ -14,6 +14,7 @@ from . import (
     linear_algebra,
     loops,
     matrices,
+    newer,
     rank,
     scattering,
     solves,
@@ -25,6 +26,7 @@ from . import (
 
 _FAMILIES = (
     empty,
+    newer,
     arithmetic,
     bits,
     branches,
