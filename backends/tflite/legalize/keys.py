@@ -52,6 +52,11 @@ def _passed(site: Site, words: Array) -> Array:
     return words
 
 
+def _unstacked(site: Site, words: Array) -> list[Array]:
+    axis = site.params["axis"]
+    return [lax.index_in_dim(words, k, axis, keepdims=False) for k in range(words.shape[axis])]
+
+
 # -- in terms of the words, which are carried in turn --------------------------------------------------------------
 
 
@@ -95,6 +100,7 @@ _FORMS: dict[str, Retyping] = {
     "random_wrap": Retyping(_passed),
     "random_unwrap": Retyping(_passed),
     "random_clone": Retyping(_passed),
+    "unstack": Retyping(_unstacked),
     "random_bits": Retyping(_random_bits, opens=True),
     "random_split": Retyping(_random_split, opens=True),
     "random_fold_in": Retyping(_random_fold_in, opens=True),
