@@ -24,10 +24,19 @@ class OnnxArtifact(Artifact):
 
     suffix: ClassVar[str] = ".onnx"
 
-    def __init__(self, program: Program, model: ir.Model, *, verify: bool = True, external_data: str = "auto") -> None:
+    def __init__(
+        self,
+        program: Program,
+        model: ir.Model,
+        *,
+        verify: bool = True,
+        external_data: str = "auto",
+        limit_s: float | None = None,
+    ) -> None:
         self.program = program
         self.model = model
         self.verify = verify
+        self.limit_s = limit_s
         self.external_data = external_data
 
     @functools.cached_property
@@ -98,7 +107,7 @@ class OnnxArtifact(Artifact):
     def verification(self) -> str:
         """Checks the model and says what was found; raises `CompileError` when it is wrong."""
         check.check_structure(self.model)
-        agreement = check.check_results(self.program, lambda flat: self.executable().run_flat(flat))
+        agreement = check.check_results(self.program, lambda flat: self.executable().run_flat(flat, self.limit_s))
         if agreement is None:
             return "The ONNX checker passes; not run against JAX: no example inputs, or numbers that no two runs share."
         return f"The ONNX checker passes; {agreement}."

@@ -21,6 +21,7 @@ class OnnxBackend(Backend):
     Attributes:
       opset: version of the operator set, 20 to 26; 0 takes 23, or a newer one where the program needs it.
       verify: whether the model is checked, and run against JAX on the example inputs, before it is written.
+      timeout: seconds that the run against JAX may take.
       strict_nan: whether max pooling propagates NaN, as XLA does, at the price of three more operators.
       input_names: names of the inputs, in place of those from the argument's structure.
       output_names: names of the outputs.
@@ -37,6 +38,7 @@ class OnnxBackend(Backend):
 
     opset: int = 0
     verify: bool = True
+    timeout: float = 300.0
     strict_nan: bool = False
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
@@ -66,7 +68,9 @@ class OnnxBackend(Backend):
             model = second_route.export(program, inputs, outputs, self.opset)
         else:
             model = export(program.jaxpr, inputs, outputs, options)
-        artifact = OnnxArtifact(program, model, verify=self.verify, external_data=self.external_data)
+        artifact = OnnxArtifact(
+            program, model, verify=self.verify, external_data=self.external_data, limit_s=self.timeout
+        )
         if self.integer_kernels:
             artifact.kernels.require_integers()
         return artifact

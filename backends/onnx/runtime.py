@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from ...core.backend import Executable
-from ...core.errors import MissingDependencyError, UsageError
+from ...core.errors import CompileError, MissingDependencyError, UsageError
 from ...core.program import Program
 from .check import complex_output
 from .operand import stored_array, stored_dtype
@@ -63,18 +64,41 @@ class OnnxExecutable(Executable):
         flat = self.run_flat(self.program.flatten_arguments(args))
         return jax.tree_util.tree_unflatten(self.program.out_tree, flat)
 
-    def run_flat(self, flat: Sequence[Any]) -> list[Any]:
-        """Runs on flat inputs and returns flat outputs."""
+    def run_flat(self, flat: Sequence[Any], limit_s: float | None = None) -> list[Any]:
+        """Runs on flat inputs and returns flat outputs; raises `CompileError` after ``limit_s`` seconds."""
         feed = {}
         for meta, value, aval in zip(self.session.get_inputs(), flat, self.program.in_avals, strict=True):
             array = stored_array(value if hasattr(value, "dtype") else np.asarray(value, aval.dtype))
             array = array.astype(stored_dtype(aval.dtype), copy=False)
             feed[meta.name] = array.astype(np.float32) if _faces_float(meta, array) else array
-        outputs = self.session.run(None, feed)
+        outputs = self.session.run(None, feed) if limit_s is None else self._run_within(limit_s, feed)
         return [
             complex_output(array.astype(stored_dtype(aval.dtype), copy=False), aval.dtype)
             for array, aval in zip(outputs, self.program.out_avals, strict=True)
         ]
+
+    def _run_within(self, limit_s: float, feed: dict[str, Any]) -> list[Any]:
+        options = require_onnxruntime().RunOptions()
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            options.terminate = True  # which the runtime looks at before each operator
+
+        timer = threading.Timer(limit_s, stop)
+        timer.start()
+        try:
+            outputs: list[Any] = self.session.run(None, feed, options)
+        except Exception as error:  # the runtime's own types of errors share no other base
+            if not late.is_set():
+                raise
+            raise CompileError(
+                f"under ONNX Runtime the file has not ended after {limit_s:g} s",
+                hint="where that is how long it takes: onnx{timeout=SECONDS}, or --no-verify, which leaves the run out",
+            ) from error
+        finally:
+            timer.cancel()
+        return outputs
 
 
 def _faces_float(meta: Any, array: np.ndarray[Any, Any]) -> bool:

@@ -13,7 +13,8 @@ import numpy as np
 from jax.extend import core as jex_core
 
 from ...core.instruments.inputs import has_unbounded_loop, random_inputs
-from ...core.instruments.numerics import SENSITIVITY_MARGIN, difference, nudged
+from ...core.instruments.numerics import difference
+from ...core.instruments.rounding import is_rounding, moved_by_rounding
 from ...core.program import Program
 from ...core.rewrite import Numerics
 from ...core.specialize import sizes_of, specialize, symbols
@@ -212,40 +213,12 @@ def _verdict(reference: Program, flat: Sequence[Any], have: Sequence[Any], numer
 
 
 def _moved(reference: Program, flat: Sequence[Any], want: Sequence[Any]) -> list[Any]:
-    """What a program gives when all that it reads is moved as far as a file may round.
+    """What a program gives when all that it reads is moved as a file may round; nothing where that shows nowhere."""
 
-    Nothing, where roundings do not show: where moving it as far as XLA may round leaves the results what they are.
-    """
+    def differs(a: Any, b: Any) -> bool:
+        return bool(_difference(a, b, "reassociating", reference)[0])
 
-    def results(times: float) -> list[Any]:
-        program, values = nudged(reference, flat, times=times)
-        return program.as_traced(program.evaluate_flat(values), outputs=True)
-
-    pairs = zip(want, results(1.0), strict=True)
-    return results(SLACK) if any(_difference(a, b, "reassociating", reference)[0] for a, b in pairs) else []
-
-
-def is_rounding(want: Any, have: Any, moved: Any) -> bool:
-    """Whether an output differs no further than one that comes of inputs and constants a little off.
-
-    Args:
-      want: what JAX gives; floats or complex numbers, as the others.
-      have: what the file gives.
-      moved: what JAX gives where all that the program reads is moved as far as a file may round.
-    """
-    if _strays(want, have) > SENSITIVITY_MARGIN * _strays(want, moved):
-        return False
-    finite = np.isfinite(want) & np.isfinite(have) & np.isfinite(moved)
-    wide = np.complex128 if np.iscomplexobj(want) else np.float64
-    numbers, ours, theirs = (array[finite].astype(wide) for array in (want, have, moved))
-    gap = np.max(np.abs(numbers - ours), initial=0.0)
-    return bool(gap <= SENSITIVITY_MARGIN * np.max(np.abs(numbers - theirs), initial=0.0))
-
-
-def _strays(a: Any, b: Any) -> int:
-    """At how many places one has a number and the other has none, or another infinity."""
-    finite = np.isfinite(a) & np.isfinite(b)
-    return int(np.sum(~finite & (a != b) & ~(np.isnan(a) & np.isnan(b))))
+    return moved_by_rounding(reference, flat, want, differs, SLACK)
 
 
 def _for(reference: Program, program: Program, flat: Sequence[Any]) -> list[Any]:

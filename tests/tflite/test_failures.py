@@ -17,11 +17,11 @@ from jax import lax
 from xlapass.backends.tflite import engines
 from xlapass.backends.tflite.backend import TfliteBackend
 from xlapass.backends.tflite.blame import find_culprit
-from xlapass.backends.tflite.check import is_rounding
 from xlapass.backends.tflite.choices import other_choices
 from xlapass.backends.tflite.edges import with_edges
 from xlapass.backends.tflite.process import Worker, WorkerFailure
 from xlapass.core.errors import CompileError, MissingDependencyError, UnsupportedError, UsageError
+from xlapass.core.instruments.rounding import is_rounding
 from xlapass.core.target import Target
 
 X = np.arange(24, dtype=np.float32).reshape(3, 8)

@@ -55,13 +55,15 @@ def chebyshev(x: Array, coefficients: Any) -> Array:
 
 @decomposes("log1p")
 def log1p(x: Array, **_: Any) -> Array:
-    """log(1+x), corrected for the rounding of 1+x (Kahan)."""
+    """x log(u) / (u - 1), where u is 1+x as it was rounded (Kahan): near 0 both err alike.
+
+    A product keeps the sign of -0; ONNX Runtime's Where would lose it, and with it the end of loops that divide by it.
+    """
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         return lax.log(x + 1)
     u = x + 1
-    d = u - 1
-    log = lax.log(u)
-    return jnp.where(d == x, log, log + (x - d) / u)
+    undefined = (u == 1) | (u == jnp.inf)
+    return x * jnp.where(undefined, 1, lax.log(u) / jnp.where(undefined, 1, u - 1))
 
 
 @decomposes("log2")
