@@ -10,7 +10,19 @@ import jax.numpy as jnp
 from jax.extend.core import primitives
 
 from ...core.forms import Form, Signature, direct_form
-from . import canonical, costs, depthwise, grouped, patches, pointwise, rank, transposed, weight_gradient, winograd
+from . import (
+    canonical,
+    costs,
+    depthwise,
+    grouped,
+    patches,
+    pointwise,
+    rank,
+    stretched,
+    transposed,
+    weight_gradient,
+    winograd,
+)
 from .convolution_costs import direct_seconds
 from .geometry import result_dtype, why_unusual
 
@@ -19,6 +31,7 @@ _FLOAT32_FORMS = (
     *depthwise.FORMS,
     *pointwise.FORMS,
     *winograd.FORMS,
+    *stretched.FORMS,
     *patches.FORMS,
     *rank.FORMS,
     *grouped.FORMS,

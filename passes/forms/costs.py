@@ -15,11 +15,12 @@ WAKE_SECONDS = 4e-6
 PARALLEL_BYTES = 64e3
 """XLA spreads a kernel over the cores, and waits for them, when it touches more than this."""
 
+CACHE_BYTES = 32e6
 CACHE_BYTES_PER_SECOND = 100e9
-"""What a fused loop reads and writes while its arrays stay in the cache."""
+"""What a fused loop reads and writes while its arrays stay in the cache, and how much that may be."""
 
 MEMORY_BYTES_PER_SECOND = 25e9
-"""What a product streams through that does not stay in the cache, such as weights."""
+"""What streams through that does not stay in the cache, such as a product's weights."""
 
 VECTOR_FLOPS = 150e9
 """Multiply-adds count as two; a fused loop that loads both operands of each."""
@@ -29,6 +30,9 @@ VECTOR_ELEMENTS = 8
 
 DOT_FLOPS = 400e9
 """A large product of float32 matrices."""
+
+PARALLEL_MULTIPLY_ADDS = 2**23
+"""A product, each one of a batch by itself, with fewer multiply-adds than this stays on one core."""
 
 DOT_MINIMUM = 32
 """A product whose depth or width is less than this runs proportionally slower."""
@@ -45,7 +49,8 @@ def kernel(bytes_touched: float) -> float:
 def loop(bytes_touched: float, operations: float = 0.0, *, width: int = 64) -> float:
     """A fused loop over arrays whose innermost dimension has ``width`` elements: memory, then arithmetic."""
     lanes = width / (VECTOR_ELEMENTS * -(-width // VECTOR_ELEMENTS))
-    work = bytes_touched / CACHE_BYTES_PER_SECOND + operations / (VECTOR_FLOPS * lanes)
+    rate = CACHE_BYTES_PER_SECOND if bytes_touched <= CACHE_BYTES else MEMORY_BYTES_PER_SECOND
+    work = bytes_touched / rate + operations / (VECTOR_FLOPS * lanes)
     return kernel(bytes_touched) + work
 
 
@@ -60,7 +65,7 @@ def bfloat16_dot(rows: float, depth: float, columns: float, batch: float = 1.0) 
 
 
 def _dot(rows: float, depth: float, columns: float, batch: float, flops: float, operand_bytes: float) -> float:
-    fill = 1.0
+    fill = 1.0 if rows * depth * columns >= PARALLEL_MULTIPLY_ADDS else 0.5
     for side in (depth, columns):
         fill *= math.sqrt(min(1.0, side / DOT_MINIMUM))
     traffic = batch * (operand_bytes * depth * (rows + columns) + 4.0 * rows * columns)

@@ -35,6 +35,9 @@ from .geometry import (
     why_unusual,
 )
 
+TAKEN_KERNEL_SECONDS = 2e-9
+"""Per element of a kernel that is no constant and is taken apart at each call."""
+
 MAX_PHASES = 16
 """More phases than this make too large a program."""
 
@@ -155,7 +158,11 @@ def _cost(signature: Signature) -> float:
     interleaving = costs.loop(8.0 * shape.out_positions * shape.out_features) + phases * costs.WAKE_SECONDS
     if shape.group_features == 1:
         return tap_sum_seconds(dataclasses.replace(shape, lhs_dilation=(1,) * shape.rank)) / phases + interleaving
-    return convolution_seconds(shape) + interleaving
+    # Each phase has its part of the taps and of the outputs, which together are all taps of one phase's outputs.
+    outputs = tuple(-(-size // up) for size, up in zip(shape.out_image, shape.lhs_dilation, strict=True))
+    phase = dataclasses.replace(shape, lhs_dilation=(1,) * shape.rank, out_image=outputs)
+    kernel = 0.0 if signature.operands[1].constant else TAKEN_KERNEL_SECONDS * signature.operands[1].size
+    return convolution_seconds(phase) + interleaving + kernel
 
 
 FORMS = (Form("phase-sum", "conv_general_dilated", phase_sum, _applies, _cost),)

@@ -37,8 +37,15 @@ from .geometry import (
 )
 from .products import product
 
-PIECE_BYTES = 2**23
-"""An image whose transforms take more than this is done in pieces, which stay in the cache and share their memory."""
+PIECE_BYTES = 1e7
+SPILLED_BYTES_PER_SECOND = 27e9
+"""An image is done in pieces whose transforms stay in the cache; ones of more bytes than this are read from memory."""
+
+MOST_PIECE_BYTES = 2**25
+"""Memory that the transforms of one piece may take."""
+
+KERNEL_BYTES_PER_SECOND = 53e9
+"""Reading the transform of the kernel, once for each piece."""
 
 PLANE_BYTES_PER_SECOND = 15e9
 """Writing the transform of a kernel that is no constant, into memory that may be new."""
@@ -136,7 +143,7 @@ def _convolve(algorithm: Algorithm, lhs: jax.Array, rhs: jax.Array, params: Any)
     rows, columns = algorithm.tiles(shape)
     image = channels_last(lhs, params)
     kernel = _transform_kernel(algorithm, kernel_last(rhs, params))
-    pieces = _pieces(algorithm, shape, image.dtype.itemsize)
+    pieces = _pieces(algorithm, shape)
     step = -(-rows // pieces)
     size = (algorithm.tile * (step * pieces + 1), algorithm.tile * (columns + 1))
     padding = [
@@ -161,13 +168,33 @@ def _convolve(algorithm: Algorithm, lhs: jax.Array, rhs: jax.Array, params: Any)
     return from_channels_last(out, params)
 
 
-def _pieces(algorithm: Algorithm, shape: Geometry, width: int) -> int:
-    """In how many bands of rows to do an image; as near to the cache's size as a whole number of equal bands gets."""
+def _pieces(algorithm: Algorithm, shape: Geometry) -> int:
+    """In how many equal bands of rows an image is done fastest."""
+    rows, _ = algorithm.tiles(shape)
+    divisors = [n for n in range(1, rows + 1) if rows % n == 0]
+    small = [n for n in divisors if _transform_bytes(algorithm, shape, n) <= MOST_PIECE_BYTES]
+    return min(small or divisors[-1:], key=lambda pieces: _products_seconds(algorithm, shape, pieces))
+
+
+def _transform_bytes(algorithm: Algorithm, shape: Geometry, pieces: int) -> float:
+    """Bytes of the transforms of image and result, in each of so many pieces."""
     rows, columns = algorithm.tiles(shape)
-    planes = algorithm.inputs**2
-    transforms = planes * width * shape.batch * rows * columns * (shape.in_features + shape.out_features)
-    wanted = min(rows, -(-transforms // PIECE_BYTES))
-    return min((n for n in range(1, rows + 1) if rows % n == 0), key=lambda n: abs(math.log(n / wanted)))
+    tiles = shape.batch * rows // pieces * columns
+    return 4.0 * algorithm.inputs**2 * tiles * (shape.in_features + shape.out_features)
+
+
+def _products_seconds(algorithm: Algorithm, shape: Geometry, pieces: int) -> float:
+    """The products of all planes, as so many pieces.
+
+    Small pieces stay in the cache, but read the kernel again, and the library keeps their products on one core.
+    """
+    rows, columns = algorithm.tiles(shape)
+    planes, depth, out = algorithm.inputs**2, shape.in_features, shape.out_features
+    tiles = shape.batch * rows // pieces * columns
+    transforms = _transform_bytes(algorithm, shape, pieces)
+    seconds = costs.dot(tiles, depth, out, planes) + 4.0 * planes * depth * out / KERNEL_BYTES_PER_SECOND
+    rate = SPILLED_BYTES_PER_SECOND if transforms > PIECE_BYTES else costs.CACHE_BYTES_PER_SECOND
+    return pieces * (seconds + transforms / rate)
 
 
 def _piece_after_piece(
@@ -238,8 +265,8 @@ def _cost(algorithm: Algorithm, signature: Signature) -> float:
     tiles = shape.batch * math.prod(algorithm.tiles(shape))
     image, result = (4.0 * planes * tiles * features for features in (shape.in_features, shape.out_features))
     passes = algorithm.input_passes * image + algorithm.result_passes * result
-    seconds = costs.loop(passes) + 4 * costs.KERNEL_SECONDS
-    seconds += turning_seconds(signature) + costs.dot(tiles, shape.in_features, shape.out_features, planes)
+    seconds = costs.kernel(passes) + passes / costs.CACHE_BYTES_PER_SECOND + 4 * costs.KERNEL_SECONDS
+    seconds += turning_seconds(signature) + _products_seconds(algorithm, shape, _pieces(algorithm, shape))
     if not signature.operands[1].constant:
         seconds += 4.0 * planes * shape.in_features * shape.out_features / PLANE_BYTES_PER_SECOND
     return seconds
