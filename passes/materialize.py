@@ -2,8 +2,9 @@
 
 XLA puts cheap element-wise operations into every loop that reads their result, however many of them there are: the 49
 multiply-adds of a depthwise convolution once for a mean, once for a variance and once for what is normalized by them;
-the sum of a residual network from its first block on in each of the later ones. Where the paths from a value meet
-again, as in ``x * sigmoid(x)``, they are one loop anyway.
+the sum of a residual network from its first block on in each of the later ones; and a cache that is updated once for
+every reader, each time in a copy of its own. Where the paths from a value meet again, as in ``x * sigmoid(x)``, they
+are one loop anyway.
 
 ``optimization_barrier`` does not help, for XLA:CPU removes it before it makes loops. A call that XLA may not inline
 does: its operand is written to memory, and returned as it is. The call itself takes less than a microsecond.
@@ -108,6 +109,10 @@ class _Region:
         """Has values written; returns how many."""
         count = 0
         for node in self.graph.nodes():
+            if node.name == "dynamic_update_slice" and self._is_updated_again(node.outputs[0]):
+                self._insert(node.outputs[0])
+                count += 1
+                continue
             if not _is_fusible(node) or not all(isinstance(size, int) for size in node.outputs[0].shape):
                 continue
             for value in node.outputs:
@@ -116,6 +121,11 @@ class _Region:
                     self._insert(value)
                     count += 1
         return count
+
+    def _is_updated_again(self, value: Value) -> bool:
+        """Whether readers of an updated array would each have a copy of the array to update."""
+        readers = len(value.users) + (value in self.graph.outputs)
+        return readers > 1 and _bytes(value) >= LEAST_BYTES and not all(map(_is_writing, value.users))
 
     def _visit(self, node: Node, value: Value) -> None:
         large = [v for v in node.inputs if v.const is None and SMALL_PART * _size(v) >= _size(value)]

@@ -12,7 +12,7 @@ from jax import lax
 from jax.extend.core import primitives
 
 from ...core.forms import Form, Signature, direct_form
-from . import costs
+from . import costs, heads
 from .costs import DOT_MINIMUM
 from .geometry import balanced, why_prescribed
 from .products import product
@@ -35,7 +35,10 @@ TRANSPOSED_ROWS = (2, 16)
 
 TURNED_SECONDS = 0.5e-9
 MOVED_SECONDS = 0.2e-9
-"""Bringing the batch of an operand to the front, per element, as XLA does it and with the rest kept in order."""
+MOVED_ELEMENTS = 2**18
+FAR_MOVED_SECONDS = 0.8e-9
+"""Bringing the batch of an operand to the front, per element, as XLA does it and with the rest kept in order; and
+either of more elements than stay in the cache."""
 
 LEAST_LENGTHWISE = 2**18
 WIDEST_LENGTHWISE = 4
@@ -230,7 +233,7 @@ def _is_accumulated(signature: Signature) -> bool:
 
 
 def _direct_cost(signature: Signature) -> float:
-    seconds = _product_cost(signature) + TURNED_SECONDS * _scattered_elements(signature)
+    seconds = _product_cost(signature) + _moving_seconds(signature, TURNED_SECONDS)
     if _turned_applies(signature) is None:
         return 1.5 * seconds
     return ACROSS_FACTOR * seconds if _lengthwise_applies(signature) is None else seconds
@@ -254,7 +257,12 @@ def _product_cost(signature: Signature) -> float:
 
 
 def _batch_first_cost(signature: Signature) -> float:
-    return _product_cost(signature) + MOVED_SECONDS * _scattered_elements(signature)
+    return _product_cost(signature) + _moving_seconds(signature, MOVED_SECONDS)
+
+
+def _moving_seconds(signature: Signature, each: float) -> float:
+    elements = _scattered_elements(signature)
+    return elements * (each if elements <= MOVED_ELEMENTS else FAR_MOVED_SECONDS)
 
 
 def _widened_cost(signature: Signature) -> float:
@@ -281,4 +289,5 @@ FORMS = (
     Form("batch-first", "dot_general", batch_first, _batch_first_applies, _batch_first_cost),
     Form("lengthwise", "dot_general", lengthwise, _lengthwise_applies, _turned_cost),
     Form("written-out", "dot_general", written_out, _written_applies, _written_cost),
+    *heads.FORMS,
 )

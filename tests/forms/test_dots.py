@@ -114,7 +114,35 @@ def test_products_per_head_have_the_batch_moved_first(lhs: Any, rhs: Any, dimens
     assert forms
 
 
-def test_a_query_of_one_row_brings_the_batch_of_its_keys_to_the_front() -> None:
-    operands = jnp.zeros((1, 1, 12, 64)), jnp.zeros((1, 256, 12, 64))
+@pytest.mark.parametrize(
+    ("lhs", "rhs", "dimensions"),
+    [
+        ((2, 1, 3, 4), (2, 5, 3, 4), (((3,), (3,)), ((0, 2), (0, 2)))),
+        ((2, 3, 2, 5), (2, 5, 3, 4), (((3,), (1,)), ((0, 1), (0, 2)))),
+        ((2, 5, 3, 4), (2, 3, 2, 5), (((1,), (3,)), ((2, 0), (1, 0)))),
+        ((5, 3, 4), (3, 4), (((2,), (1,)), ((1,), (0,)))),
+        ((6, 5, 3, 4), (3, 6, 4, 2), (((0, 3), (1, 2)), ((2,), (0,)))),
+        ((6, 5, 3, 2), (5, 3, 2), (((1, 3), (0, 2)), ((2,), (1,)))),
+        ((7, 6, 5, 2, 3, 4), (2, 6, 3, 7), (((4,), (2,)), ((0, 1, 3), (3, 1, 0)))),
+        ((1, 3, 2, 5), (1, 5, 3, 4), (((3,), (1,)), ((0, 1), (0, 2)))),
+    ],
+)
+def test_few_rows_per_head_leave_the_other_operand_alone(lhs: Any, rhs: Any, dimensions: Any) -> None:
+    operands = small_integers(1, lhs, jnp.float32), small_integers(2, rhs, jnp.float32)
+    assert assert_forms_agree(TABLE, DOT, operands, params_for(dimensions), only="per-head")
+
+
+def test_a_head_sees_no_infinity_of_another_ones_values() -> None:
+    weights, values = jnp.ones((1, 2, 1, 3)), jnp.ones((1, 3, 2, 4)).at[0, 1, 0].set(jnp.inf)
+    (form,) = (form for form in FORMS if form.name == "per-head")
+    out = form.fn(weights, values, **params_for((((3,), (1,)), ((0, 1), (0, 2)))))
+    assert np.isinf(out[0, 0]).all()
+    np.testing.assert_array_equal(out[0, 1], 3.0)
+
+
+def test_a_query_of_one_row_leaves_its_keys_where_they_are() -> None:
     params = params_for((((3,), (3,)), ((0, 2), (0, 2))))
-    assert TABLE.choose(signature_for(DOT, operands, params)).form == "batch-first"
+    short = signature_for(DOT, (jnp.zeros((1, 1, 12, 64)), jnp.zeros((1, 1024, 12, 64))), params)
+    assert TABLE.choose(short).form == "per-head"
+    long = signature_for(DOT, (jnp.zeros((1, 32, 12, 64)), jnp.zeros((1, 1024, 12, 64))), params)
+    assert TABLE.candidates(long)[1]["per-head"] == "it has more than 64 rows of all heads"

@@ -35,6 +35,10 @@ def written(fn: Any, *args: Any) -> int:
     return operations(materialize(fn, *args)).count("jit")
 
 
+def compiled_text(program: Program, *args: Any) -> str:
+    return str(jax.jit(program.flat_function).lower(*args).compile().as_text())
+
+
 def taps(x: jax.Array) -> jax.Array:
     """A sum of five shifted slices, of which each reads the same array."""
     padded = jnp.pad(x, ((2, 2), (0, 0)))
@@ -104,6 +108,20 @@ def test_what_is_known_of_a_value_does_not_grow_with_the_program() -> None:
     assert max(map(len, region.sources.values())) == MOST_SOURCES
 
 
+def updated(cache: jax.Array, row: jax.Array, index: int) -> tuple[jax.Array, jax.Array]:
+    cache = lax.dynamic_update_slice(cache, row, (index, 0))
+    return cache, cache.reshape(256, 128) @ WEIGHTS[:128]
+
+
+def test_an_array_that_is_updated_for_several_readers_is_written() -> None:
+    args = X, jnp.ones((1, 256)), 3
+    assert written(updated, *args) == 1
+    assert written(lambda *args: updated(*args)[1], *args) == 0
+    before, after = inlined(updated, *args), materialize(updated, *args)
+    assert compiled_text(before, *args).count(" dynamic-update-slice(") == 2
+    assert compiled_text(after, *args).count(" dynamic-update-slice(") == 1
+
+
 def test_values_in_loops_are_written() -> None:
     program = materialize(lambda x: lax.fori_loop(0, 2, lambda i, y: normalized(taps(y) + 1.0), x), X)
     assert "jit" in operations(program)
@@ -112,10 +130,6 @@ def test_values_in_loops_are_written() -> None:
 def test_symbolic_sizes_are_left_alone() -> None:
     program = inlined(lambda x: normalized(x * x + x), X, dynamic="batch, ...")
     assert "jit" not in operations(run("materialize", program))
-
-
-def compiled_text(program: Program, *args: Any) -> str:
-    return str(jax.jit(program.flat_function).lower(*args).compile().as_text())
 
 
 def test_xla_computes_a_written_value_once() -> None:
