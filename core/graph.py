@@ -140,10 +140,6 @@ class Graph:
                     yield from region._walk(seen)
         yield self
 
-    def operation_count(self) -> int:
-        """Number of nodes in this graph, regions excluded."""
-        return len(self.nodes())
-
     # -- editing -----------------------------------------------------------------------------------------------------
 
     def constant(self, array: Any, *, weak_type: bool = False) -> Value:
@@ -196,7 +192,7 @@ class Graph:
             return self._traces[key]
         specs = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in avals]
         with _compat.in_eqn_context(before.ctx):
-            closed = jax.make_jaxpr(_flattened(fn, static or ()))(*specs)
+            closed = jax.make_jaxpr(lambda *arrays: jax.tree_util.tree_leaves(fn(*arrays, *(static or ()))))(*specs)
         if key is not None:
             self._traces[key] = closed
         return closed
@@ -404,7 +400,3 @@ class Graph:
         """The graph as a closed jaxpr; the very object it was made from when nothing was edited."""
         result = body_of(self, {}) if self.edited else self._source
         return result if isinstance(result, jex_core.ClosedJaxpr) else jex_core.ClosedJaxpr(result, ())
-
-
-def _flattened(fn: Callable[..., Any], static: tuple[Any, ...]) -> Callable[..., list[Any]]:
-    return lambda *arrays: jax.tree_util.tree_leaves(fn(*arrays, *static))

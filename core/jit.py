@@ -6,12 +6,13 @@ import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 
 from . import _compat
+from .call import as_tuple, flat_function, signature_key, static_leaves, type_of, types_by_name
 from .driver import Plan, optimize, plan
 from .forms import loosest
 from .instruments.progress import ProgressLine
@@ -30,8 +31,6 @@ RESIDENT_LIMIT = 64 * 1024
 _WATCH_HINT = (
     "give it fewer different ones, or pad them to a few sizes (see xlapass.compile(...).executable(buckets=...))"
 )
-
-_NOT_POSITIONAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def jit(
@@ -183,7 +182,7 @@ class Jitted:
         """The optimized function; with ``whole``, one that is more than a part of what is being traced is refused."""
         leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
         dynamic = [i for i, leaf in enumerate(leaves) if _compat.is_tracer(leaf)]
-        flat_fn = _flat_function(self._fn, leaves, tree, dynamic)
+        flat_fn = flat_function(self._fn, leaves, tree, dynamic)
         program = self._optimize(flat_fn, leaves, tree, dynamic)
         if program is None:
             return self._fn(*args, **kwargs)
@@ -197,8 +196,8 @@ class Jitted:
         self, flat_fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, dynamic: Sequence[int]
     ) -> Program | None:
         """The optimized program, or None where ``fn`` closes over values of an enclosing transformation."""
-        self._watch.saw(_signature_by_name(self._fn, leaves, tree, dynamic))
-        program = trace(flat_fn, *(_spec(leaves[i]) for i in dynamic), name=self._name)
+        self._watch.saw(types_by_name(self._fn, leaves, tree, dynamic))
+        program = trace(flat_fn, *(type_of(leaves[i]) for i in dynamic), name=self._name)
         if any(map(_compat.is_tracer, program.jaxpr.consts)):
             return None
         instruments = [] if self._tuning is None else [ProgressLine()]
@@ -209,14 +208,14 @@ class Jitted:
 
     def _call_compiled(self, args: Any, kwargs: Any, optimized: Program | None) -> Any:
         leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
-        static = _static_leaves(self._fn, args, kwargs, self._jax_options)
-        key = _key(leaves, tree, static)
+        static = static_leaves(self._fn, args, kwargs, self._jax_options)
+        key = signature_key(leaves, tree, static)
         compiled = self._compiled.get(key)
         if compiled is None:
             if any(map(_compat.is_tracer, leaves)):
                 return self._literal(*args, **kwargs)
             dynamic = [i for i in range(len(leaves)) if i not in static]
-            flat_fn = _flat_function(self._fn, leaves, tree, dynamic)
+            flat_fn = flat_function(self._fn, leaves, tree, dynamic)
             program = optimized or self._optimize(flat_fn, leaves, tree, dynamic)
             assert program is not None  # no tracer among the arguments, and constants were arrays
             compiled = _Compiled(self._fn, program, key, flat_fn, self._weights, self._jax_options)
@@ -254,8 +253,8 @@ class _Compiled:
 
         def run(resident: Any, *args: Any, **kwargs: Any) -> Any:
             leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
-            static = _static_leaves(fn, args, kwargs, jax_options)
-            if _key(leaves, tree, static) != key:
+            static = static_leaves(fn, args, kwargs, jax_options)
+            if signature_key(leaves, tree, static) != key:
                 raise _OtherSignature
             flat = optimized(resident, *(leaf for i, leaf in enumerate(leaves) if i not in static))
             return jax.tree_util.tree_unflatten(program.out_tree, flat)
@@ -270,7 +269,7 @@ def _after_one_more(name: str, value: Any) -> Any:
     """Positions of arguments when another one comes first; those counted from the end stay."""
     if not name.endswith("nums"):
         return value
-    return tuple(n + 1 if n >= 0 else n for n in _as_tuple(value))
+    return tuple(n + 1 if n >= 0 else n for n in as_tuple(value))
 
 
 def _with_derivatives_of(
@@ -292,95 +291,6 @@ def _with_derivatives_of(
         return jax.jvp(lambda *flat: jax.tree_util.tree_leaves(fn(*flat)), primals[1:], tangents[1:])
 
     return optimized
-
-
-def _flat_function(fn: Callable[..., Any], leaves: list[Any], tree: Any, dynamic: list[int]) -> Callable[..., Any]:
-    """``fn`` as a function of the dynamic leaves alone."""
-    fixed = [None if i in set(dynamic) else leaf for i, leaf in enumerate(leaves)]
-
-    def flat_fn(*arrays: Any) -> Any:
-        every = list(fixed)
-        for i, array in zip(dynamic, arrays, strict=True):
-            every[i] = array
-        args, kwargs = jax.tree_util.tree_unflatten(tree, every)
-        return fn(*args, **kwargs)
-
-    return flat_fn
-
-
-def _spec(array: Any) -> jax.ShapeDtypeStruct:
-    aval = jax.typeof(array)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
-
-
-def _key(leaves: Sequence[Any], tree: Any, static: Collection[int]) -> tuple[Any, ...]:
-    """What a compilation depends on: types of the dynamic leaves, values of the static ones, the width of types."""
-    types = tuple(leaf if i in static else _type(leaf) for i, leaf in enumerate(leaves))
-    return tree, types, _compat.x64_enabled()
-
-
-def _type(leaf: Any) -> tuple[Any, ...]:
-    aval = leaf.aval if isinstance(leaf, jax.Array) else jax.typeof(leaf)
-    return aval.shape, aval.dtype, getattr(aval, "weak_type", False)
-
-
-def _signature_by_name(
-    fn: Callable[..., Any], leaves: Sequence[Any], tree: Any, dynamic: Sequence[int]
-) -> dict[str, Hashable]:
-    """By the name of each argument, its type, or its static value as text."""
-    args, kwargs = jax.tree_util.tree_unflatten(tree, list(range(len(leaves))))
-    try:
-        names = [name for name, p in inspect.signature(fn).parameters.items() if p.kind not in _NOT_POSITIONAL]
-    except (TypeError, ValueError):  # a callable without a signature has no argument names
-        names = []
-    described: dict[str, Hashable] = {}
-    named = {names[i] if i < len(names) else f"argument {i}": arg for i, arg in enumerate(args)} | kwargs
-    for name, argument in named.items():
-        for path, index in jax.tree_util.tree_flatten_with_path(argument)[0]:
-            leaf = leaves[index]
-            text = jax.typeof(leaf).str_short() if index in dynamic else repr(leaf)
-            described[name + jax.tree_util.keystr(path)] = text
-    return described
-
-
-def _static_leaves(fn: Callable[..., Any], args: Any, kwargs: Any, jax_options: dict[str, Any]) -> set[int]:
-    return _leaves_of(fn, args, kwargs, jax_options, "static_argnums", "static_argnames")
-
-
-def _donated_leaves(fn: Callable[..., Any], args: Any, kwargs: Any, jax_options: dict[str, Any]) -> set[int]:
-    return _leaves_of(fn, args, kwargs, jax_options, "donate_argnums", "donate_argnames")
-
-
-def _leaves_of(
-    fn: Callable[..., Any], args: Any, kwargs: Any, jax_options: dict[str, Any], numbers_key: str, names_key: str
-) -> set[int]:
-    """Positions, among the flat leaves of ``(args, kwargs)``, of the arguments that these options name."""
-    if numbers_key not in jax_options and names_key not in jax_options:
-        return set()
-    numbers = _as_tuple(jax_options.get(numbers_key, ()))
-    names = set(_as_tuple(jax_options.get(names_key, ())))
-    numbers = tuple(n % len(args) for n in numbers if -len(args) <= n < len(args))
-    try:
-        order = list(inspect.signature(fn).parameters)
-    except (TypeError, ValueError):  # a callable without a signature has no argument names
-        order = []
-    names |= {order[n] for n in numbers if n < len(order)}
-    chosen = {i for i in range(len(args)) if i in numbers or (i < len(order) and order[i] in names)}
-    picked: set[int] = set()
-    position = 0
-    for i, arg in enumerate(args):
-        count = len(jax.tree_util.tree_leaves(arg))
-        picked |= set(range(position, position + count)) if i in chosen else set()
-        position += count
-    for name in sorted(kwargs):
-        count = len(jax.tree_util.tree_leaves(kwargs[name]))
-        picked |= set(range(position, position + count)) if name in names else set()
-        position += count
-    return picked
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return (value,) if isinstance(value, int | str) else tuple(value)
 
 
 def _named_like(function: Callable[..., Any], fn: Any, first: str = "") -> Callable[..., Any]:

@@ -113,6 +113,8 @@ class Pass(abc.ABC):
       requires: names of passes that must come earlier in the pipeline.
       numerics: what it may do to results; see `Numerics`.
       idempotent: whether running it on its own result changes nothing; then the manager need not try.
+      promises: what pipelines with this pass are chosen for, as a noun such as ``"quantization"``. Where the permitted
+        numerics exclude such a pass, running the pipeline is an error; any other pass is left out.
     """
 
     name: ClassVar[str]
@@ -120,6 +122,7 @@ class Pass(abc.ABC):
     requires: ClassVar[tuple[str, ...]] = ()
     numerics: ClassVar[Numerics] = "exact"
     idempotent: ClassVar[bool] = False
+    promises: ClassVar[str] = ""
 
     @abc.abstractmethod
     def run(self, program: Program, context: PassContext) -> PassResult:

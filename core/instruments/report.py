@@ -55,7 +55,7 @@ class Report(Instrument):
         self.program = ""
         self.pipeline = ""
         self.records: list[PassRecord] = []
-        self._measured: tuple[Any, int, float] | None = None
+        self._measured: tuple[Any, int, int, float] | None = None
 
     def begin(self, pipeline: Pipeline, program: Program) -> None:
         """Forgets the previous run."""
@@ -63,9 +63,8 @@ class Report(Instrument):
 
     def after(self, event: PassEvent) -> None:
         """Adds a record."""
-        before, _ = self._measure(event.before)
-        program = event.result.program
-        after, cost = self._measure(program)
+        before, _, _ = self._measure(event.before)
+        after, constant_bytes, cost = self._measure(event.result.program)
         rules = event.context.log.rules
         self.records.append(
             PassRecord(
@@ -77,7 +76,7 @@ class Report(Instrument):
                 seconds=event.seconds,
                 operations_before=before,
                 operations_after=after,
-                constant_bytes=program.constant_bytes,
+                constant_bytes=constant_bytes,
                 flops=cost,
                 rules={name: s.hits for name, s in rules.items() if s.hits},
                 declined={name: dict(s.declined) for name, s in rules.items() if s.declined},
@@ -85,11 +84,12 @@ class Report(Instrument):
             )
         )
 
-    def _measure(self, program: Program) -> tuple[int, float]:
-        """Operations and flops; kept for the program measured last, which the next pass starts from."""
-        if self._measured is None or self._measured[0] is not program.jaxpr:
-            self._measured = (program.jaxpr, operation_count(program.jaxpr), flops(program.jaxpr.jaxpr))
-        return self._measured[1], self._measured[2]
+    def _measure(self, program: Program) -> tuple[int, int, float]:
+        """Operations, bytes of constants and flops; kept for the program measured last, where the next pass starts."""
+        jaxpr = program.jaxpr
+        if self._measured is None or self._measured[0] is not jaxpr:
+            self._measured = (jaxpr, operation_count(jaxpr), program.constant_bytes, flops(jaxpr.jaxpr))
+        return self._measured[1:]
 
     def to_json(self) -> str:
         """The whole report as JSON text."""

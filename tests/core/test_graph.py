@@ -81,7 +81,7 @@ def test_values_and_nodes_say_what_they_are():
     assert add.outputs[0].shape == (3,) and add.outputs[0].dtype == np.float32
     assert "test_graph.py:" in sin.where and sin.where.endswith("fn)")
     assert repr(sin.outputs[0]) == "Value(sin:float32[3])"
-    assert graph.operation_count() == 4
+    assert len(graph.nodes()) == 4
     assert graph.constants == [add.inputs[1]]
     with pytest.raises(ValueError, match="not a constant"):
         sin.outputs[0].numpy()

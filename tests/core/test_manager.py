@@ -58,7 +58,7 @@ class Count(GraphPass):
     numerics = "lossy"
 
     def apply(self, graph, context):
-        if graph.operation_count() >= self.limit:
+        if len(graph.nodes()) >= self.limit:
             return False
         (new,) = graph.splice(lambda v: v + 1, graph.outputs[0], before=graph.terminator)
         graph.set_operand(graph.terminator, 0, new)
@@ -282,6 +282,22 @@ def test_numerics_beyond_what_is_permitted_are_left_out():
     assert run("count", identity(), numerics="exact").history == ()
     assert run("count", identity(), numerics="reassociating").history == ()
     assert run("count", identity(), numerics="lossy").history == ("count",)
+
+
+def test_a_promise_beyond_what_is_permitted_is_an_error():
+    @dataclasses.dataclass(frozen=True)
+    class Shrink(Pass):
+        name = "shrink"
+        numerics = "lossy"
+        promises = "shrinking"
+
+        def run(self, program, context):
+            return PassResult(program, False)
+
+    for numerics in ("exact", "reassociating"):
+        with pytest.raises(UsageError, match=rf"^shrinking is not allowed under numerics '{numerics}': pass 'shrink'"):
+            run([Shrink()], identity(), numerics=numerics)
+    assert run([Shrink()], identity(), numerics="lossy").history == ()
 
 
 def test_rules_beyond_what_is_permitted_are_left_out():
