@@ -21,6 +21,7 @@ from ..core.files import write_atomically
 from ..core.instruments.dump import Dump
 from ..core.instruments.progress import progress_bar
 from ..core.instruments.report import Report
+from ..core.instruments.selection import require_promised
 from ..core.manager import Instrument
 from ..core.options import suggestion
 from ..core.pipeline import Step
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace, request: Request, terminal: Terminal) -> int:
     chosen = make_plan(args, settings, load_plugins(args, settings, terminal))
     _require_sensible(request, chosen)
     numerics = args.numerics or settings.numerics
+    require_promised(chosen.pipeline, numerics)
     compilation = _Compilation(request, terminal, chosen, numerics, args.verify or settings.verify)
     if args.dry_run:
         terminal.show("\n".join(plan_lines(chosen, numerics)))

@@ -61,6 +61,7 @@ class Quantize(Pass):
     name: ClassVar[str] = "quantize"
     numerics: ClassVar[Numerics] = "lossy"
     idempotent: ClassVar[bool] = True
+    promises: ClassVar[str] = "quantization"
 
     scheme: Scheme = "static"
     bits: Literal[8, 4] = 8

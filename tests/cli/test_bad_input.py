@@ -176,6 +176,17 @@ def test_commands_are_suggested(command):
     assert result.status == 2 and "examples:" in result.err and result.out == ""
 
 
+@pytest.mark.parametrize("pipeline", ["cpu-int8", "mobile", "onnx-int8", "onnx-dynamic", "edge"])
+@pytest.mark.parametrize("flags", [["-o", "model.out"], ["--dry-run"]])
+def test_eight_bits_that_may_not_be_are_an_error(command, model, tmp_path, pipeline, flags):
+    result = command("--numerics=exact", f"--pipeline={pipeline}", *flags, model)
+    assert result.status == 2 and not result.out and not (tmp_path / "model.out").exists()
+    assert result.err.startswith(
+        "error: quantization is not allowed under numerics 'exact': pass 'quantize' is lossy\n"
+    )
+    assert "hint: permit numerics 'lossy', or choose a pipeline without 'quantize'" in result.err
+
+
 def test_an_impossible_order_is_an_error(command, model, write):
     write(
         "orders.py",
