@@ -103,7 +103,20 @@ def _integer_power(x: Array, *, y: int, **_: Any) -> Array:
     return lax.full_like(x, 1) if result is None else result
 
 
-FUNCTIONS: dict[str, Callable[..., Array]] = {
+def _cumulative_product(z: Array, *, axis: int, reverse: bool) -> Array:
+    result: Array = lax.associative_scan(lax.mul, z, reverse=reverse, axis=axis)
+    return result
+
+
+def _sort(*operands: Array, num_keys: int, **params: Any) -> list[Array]:
+    """By the real parts, then by the imaginary ones: each complex operand is two."""
+    apart = [[lax.real(x), lax.imag(x)] if jnp.iscomplexobj(x) else [x] for x in operands]
+    keys = sum(map(len, apart[:num_keys]))
+    ordered = iter(lax.sort([part for parts in apart for part in parts], num_keys=keys, **params))
+    return [lax.complex(next(ordered), next(ordered)) if len(parts) == 2 else next(ordered) for parts in apart]
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": _exp,
     "expm1": _expm1,
     "log": _log,
@@ -119,5 +132,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "logistic": _logistic,
     "pow": _power,
     "integer_pow": _integer_power,
+    "cumprod": _cumulative_product,
+    "sort": _sort,
 }
 """Primitive to its form, on complex arrays."""

@@ -8,6 +8,7 @@ from typing import Any
 from ....core.node import Node
 from ....core.patterns import Op
 from ....core.rewrite import Build, Check, Match, Numerics, Rule
+from .carriers import kind_of
 from .tracing import flat
 
 WhyNot = Callable[[Node], str | None]
@@ -68,6 +69,8 @@ def _check(why_not: WhyNot | None, any_size: bool) -> Check:
     def check(match: Match) -> str | None:
         if not any_size and not is_static(match.root):
             return "its sizes are not known yet"
+        if any(kind_of(getattr(value.aval, "dtype", None)) == "complex" for value in match.root.inputs):
+            return "complex numbers are carried in pairs, or refused"  # the rules know real numbers
         return None if why_not is None else why_not(match.root)
 
     return check

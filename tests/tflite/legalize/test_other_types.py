@@ -35,6 +35,8 @@ CASES = {
     "complex-moves": (lambda z: (z.T, z[::-1, 1:3], jnp.pad(z, 1), jnp.where(z.real > 0, z, 1j), jnp.cumsum(z, 1)), Z),
     "complex-indexing": (lambda z, i: (z[i], z.at[i].add(1j)), Z, np.array([0, 7, 2], np.int32)),
     "complex-products": (lambda a, b: (a @ b.T, a.prod(1), a.real @ b.T), Z, Z[::-1]),
+    "complex-sorted": (lambda z: (jnp.sort(z, 0), jnp.argsort(z, 1), lax.sort((z.real.round(), z), num_keys=2)), Z),
+    "complex-cumulative-product": (lambda z: (jnp.cumprod(z, 1), lax.cumprod(z, 0, reverse=True)), Z),
     **{f"fft-{n}": (lambda z: (jnp.fft.fft(z), jnp.fft.ifft(z)), _spectrum(2, n)) for n in (1, 5, 8, 66, 100, 128)},
     "fft-2d": (lambda z: (jnp.fft.fft2(z), jnp.fft.irfft2(z), jnp.fft.irfft(z, n=7)), _spectrum(2, 3, 5)),
     "rfft": (lambda x: (jnp.fft.rfft(x), jnp.fft.rfft2(x), jnp.fft.rfft(x, n=9)), X),
