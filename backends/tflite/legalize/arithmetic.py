@@ -189,6 +189,20 @@ def _clamp_booleans(low: Array, x: Array, high: Array) -> Array:
     return (x | low) & high
 
 
+def _clamp(low: Array, x: Array, high: Array) -> Array:
+    """Where the bounds cross, XLA gives the upper one, and the converters' clamp the lower one."""
+    return lax.min(lax.max(jnp.broadcast_to(low, x.shape), x), jnp.broadcast_to(high, x.shape))
+
+
+def _why_not_clamp(node: Node) -> str | None:
+    low, x, high = node.inputs
+    if x.dtype == np.bool_:
+        return "it takes booleans"
+    if low.is_const and high.is_const and (low.numpy() <= high.numpy()).all():
+        return "its bounds are constants that do not cross"
+    return None
+
+
 def _rsqrt(x: Array, **_: Any) -> Array:
     """The delegate's RSQRT of 0 is NaN; this way it is infinite."""
     return 1 / lax.sqrt(x)
@@ -237,5 +251,6 @@ RULES = (
     lowering("power-of-integers", "pow", _power_of_integers, _why_not_power_of_integers, "exact", any_size=True),
     lowering("power-to-integers", "pow", _float_power, _why_not_mixed_power, any_size=True),
     lowering("clamp-booleans", "clamp", _clamp_booleans, lambda n: _why_not_bool_at(n, 1), "exact", any_size=True),
+    lowering("clamp-to-crossed-bounds", "clamp", _clamp, _why_not_clamp, "exact", any_size=True),
     node_lowering("order-of-booleans", "max min lt le gt ge", _logical, _why_not_bool, "exact", any_size=True),
 )

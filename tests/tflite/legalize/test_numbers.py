@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import lax
 
 STEP = 19
@@ -74,6 +75,14 @@ def test_elementwise(case, agrees):
     fn, *args = case
     with np.errstate(all="ignore"):
         agrees(fn, *args, x64=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int8, np.uint32])
+def test_clamping_between_bounds_that_cross(dtype, agrees):
+    low, x, high = (_values(dtype, turn) for turn in range(3))
+    agrees(lax.clamp, low, x, high)
+    agrees(lambda x: lax.clamp(dtype(5), x, dtype(3)), x)
+    agrees(lambda low, x: jnp.clip(x, low, 7), low[0], x)
 
 
 def test_rounding_to_bfloat16(agrees):
