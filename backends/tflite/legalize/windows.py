@@ -71,12 +71,6 @@ def _why_not_cumulative(node: Node) -> str | None:
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 
-def _combiner(node: Node) -> Combine:
-    """The function of a window, of two arrays."""
-    body, consts = node.params["jaxpr"], node.params.get("consts", ())
-    return lambda x, y: elementwise(body, consts, [x, y])[0]
-
-
 def _cells(x: Array, filler: Array, params: Any, base_dilation: Sequence[int]) -> list[Array]:
     """For each element of the window, what all windows see there, in the shape of the result."""
     edges = [(int(low), int(high), d - 1) for (low, high), d in zip(params["padding"], base_dilation, strict=True)]
@@ -93,17 +87,17 @@ def _cells(x: Array, filler: Array, params: Any, base_dilation: Sequence[int]) -
     return cells
 
 
-def _general_window(node: Node, *operands: Array) -> Array:
-    """A window of any associative function: its elements are combined in order, without those outside."""
-    combine = _combiner(node)
-    x, start = operands
-    base = node.params["base_dilation"]
-    cells = _cells(x, start, node.params, base)
-    inside = _cells(jnp.ones(x.shape, np.bool_), jnp.zeros((), np.bool_), node.params, base)
-    result = jnp.broadcast_to(start, node.outputs[0].shape)
+def _general_window(node: Node, *operands: Array) -> list[Array]:
+    """Windows of any associative function: their elements are combined in order, without those outside."""
+    count, params = len(operands) // 2, node.params
+    arrays, starts, base = operands[:count], operands[count:], params["base_dilation"]
+    cells = zip(*(_cells(x, start, params, base) for x, start in zip(arrays, starts, strict=True)), strict=True)
+    inside = _cells(jnp.ones(arrays[0].shape, np.bool_), jnp.zeros((), np.bool_), params, base)
+    results = [jnp.broadcast_to(start, node.outputs[0].shape) for start in starts]
     for cell, exists in zip(cells, inside, strict=True):
-        result = jnp.where(exists, combine(result, cell), result)
-    return result
+        combined = elementwise(params["jaxpr"], params.get("consts", ()), [*results, *cell])
+        results = [jnp.where(exists, new, old) for new, old in zip(combined, results, strict=True)]
+    return results
 
 
 MOST_CELLS = 256
@@ -111,8 +105,6 @@ MOST_CELLS = 256
 
 
 def _why_not_general_window(node: Node) -> str | None:
-    if len(node.inputs) != 2:
-        return "it reduces several operands together"
     cells = int(np.prod(node.params["window_dimensions"]))
     return f"its window has {cells} elements, more than {MOST_CELLS}" if cells > MOST_CELLS else None
 

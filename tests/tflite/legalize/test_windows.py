@@ -45,6 +45,12 @@ CASES = {
         for name in FUNCTIONS
         for shape, (x, *options) in WINDOWS.items()
     },
+    "two-arrays": (
+        lambda x: lax.reduce_window(
+            (x, x > 0), (np.float32(0), np.False_), lambda a, b: (a[0] + b[0], a[1] | b[1]), (2, 3), (1, 2), "SAME"
+        ),
+        X,
+    ),
     "gradient": (jax.grad(lambda x: (SMALL(x) ** 2).sum() + (LARGE(x) ** 2).sum()), IMAGE),
     "gradient-min": (
         jax.grad(lambda x: (_pool((1, 2, 2, 1), (1, 1, 1, 1), "VALID", lax.min, np.inf)(x) ** 2).sum()),
