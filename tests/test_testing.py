@@ -1,6 +1,7 @@
 """The kit for pass authors: what it accepts, what it refuses, and what its failures say."""
 
 import dataclasses
+from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from xlapass import testing
 from xlapass.core.errors import UsageError
 from xlapass.core.pass_ import GraphPass, Pass, PassResult
 from xlapass.core.patterns import op, var
-from xlapass.core.plugins import Entry, hookimpl
+from xlapass.core.plugins import PROJECT, Entry, PluginWarning, hookimpl
 from xlapass.core.program import Program
 from xlapass.core.rewrite import Rule
 from xlapass.core.tracing import trace
@@ -181,6 +182,16 @@ def test_registries_with_plugins():
         testing.assert_unchanged("once", lambda v: v, X)
     with pytest.raises(UsageError, match="both bring a pass named 'once'"):
         testing.registry_with(BringsOnce(), AlsoBringsOnce())
+
+
+def test_a_strangers_plugin_that_fails_is_no_failure_of_the_test(monkeypatch):
+    broken = metadata.EntryPoint("broken", "no_such_module.plugin", PROJECT)
+    found = [*metadata.entry_points(group=PROJECT), broken]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: found)
+    with pytest.warns(PluginWarning, match=r"plugin 'broken' .* is left out"):
+        testing.assert_unchanged("simplify", jnp.sin, X)
+    with pytest.raises(UsageError, match=r"plugin 'no_such_module' .*failed"):
+        testing.registry_with("no_such_module")
 
 
 def test_what_trace_takes_is_passed_on():
