@@ -32,7 +32,14 @@ from .console import Terminal
 from .explanation import Explanation, explain, require_rule
 from .plan import plan_lines
 from .request import Request
-from .setup import form_warnings_shown, load_plugins, load_program, make_plan, project_settings
+from .setup import (
+    form_warnings_shown,
+    load_plugins,
+    load_program,
+    make_plan,
+    project_settings,
+    warn_of_other_platform,
+)
 
 JAXPR = "jaxpr"
 """The stage that every program has; the others are the backend's."""
@@ -50,6 +57,7 @@ def run(args: argparse.Namespace, request: Request, terminal: Terminal) -> int:
     _require_sensible(request, chosen)
     numerics = args.numerics or settings.numerics
     require_promised(chosen.pipeline, numerics)
+    warn_of_other_platform(chosen, terminal)
     compilation = _Compilation(request, terminal, chosen, numerics, args.verify or settings.verify)
     if args.dry_run:
         terminal.show("\n".join(plan_lines(chosen, numerics)))

@@ -104,4 +104,4 @@ def _show_plugins(registry: Registry, terminal: Terminal) -> None:
 
 def _counted(count: int, kind: str) -> str:
     plurals = {singular: plural for plural, singular in LISTS.items()} | {"rule set": "rule sets"}
-    return f"{count} {kind if count == 1 else plurals[kind]}"
+    return f"{count} {kind if count == 1 else plurals[kind].replace('-', ' ')}"

@@ -107,7 +107,9 @@ def make_plan(args: argparse.Namespace, settings: Settings, registry: Registry) 
 
     tuning = tuning_of(args.tune, args.tune_budget, args.tune_file)
     device = None if args.device is None else _device_name(args.device)
-    pipeline = args.pipeline or settings.pipeline or _pipeline_for(device, registry)
+    pipeline = args.pipeline
+    if pipeline is None:
+        pipeline = settings.pipeline or _pipeline_for(device, registry)
     chosen = plan(
         pipeline,
         backend=args.backend,
@@ -163,6 +165,19 @@ def _pipeline_for(device: str | None, registry: Registry) -> str:
     targets = {name: registry.find("pipeline", name).entry.target for name in names}
     usable = [name for name in names if targets[name] in registry.names("target")]
     return next((n for n in usable if load_target(targets[n], registry).platform == platform), DEFAULT_PIPELINE)
+
+
+def warn_of_other_platform(chosen: Plan, terminal: Terminal) -> None:
+    """Says where a pipeline was made for another platform than the device: what it does may be of no use there."""
+    from ..core.driver import load_target
+
+    usual = chosen.registry.find("pipeline", chosen.name).entry.target if chosen.name is not None else ""
+    device, known = chosen.target.name, chosen.registry.names("target")
+    if usual not in known or device not in known:
+        return
+    if load_target(usual, chosen.registry).platform != chosen.target.platform:
+        better = _pipeline_for(device, chosen.registry)
+        terminal.warning(f"pipeline {chosen.name!r} is not for {device}\n  hint: --pipeline={better} is")
 
 
 def load_program(args: argparse.Namespace, terminal: Terminal) -> Program:

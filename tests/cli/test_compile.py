@@ -227,6 +227,26 @@ def test_a_gpu_that_is_not_here(command, model, tmp_path):
     assert (tmp_path / "model.jax_export").exists() and "h100" in result.err
 
 
+@pytest.mark.parametrize(
+    "flags, warning",
+    [
+        (["--pipeline=cpu", "--device=h100"], "pipeline 'cpu' is not for h100\n  hint: --pipeline=gpu is"),
+        (["--pipeline=gpu", "--device=cpu"], "pipeline 'gpu' is not for cpu\n  hint: --pipeline=cpu is"),
+        (["--pipeline=gpu", "--device=t4"], ""),
+        (["--device=h100"], ""),
+        ([SHORT, "--device=h100"], ""),
+    ],
+)
+def test_a_pipeline_for_another_platform(command, flags, warning):
+    result = command("--dry-run", *flags)
+    assert result.status == 0
+    assert result.err == (f"warning: {warning}\n" if warning else "")
+
+
+def test_an_empty_pipeline_has_no_passes(command, model):
+    assert json.loads(command("--pipeline=", "--report=json", model).out)["passes"] == []
+
+
 def test_backend_options(command, model):
     hlo = command(SHORT, "--backend", "xla{embed-constants=never}", "--emit=hlo", "-q", model).out
     assert "f32[3,4]{1,0} parameter(0)" in hlo

@@ -30,6 +30,8 @@ def test_lists(command):
     assert "embed" not in command("list", "backends").out and "xla" in command("list", "backends").out
     row = next(line for line in command("list", "pipelines").out.splitlines() if line.startswith("cpu "))
     assert row.split()[1:4] == ["xlapass-xla", "xla", "cpu"]
+    row = next(line for line in command("list", "plugins").out.splitlines() if line.startswith("xlapass-xla "))
+    assert "3 compile options; 1 backend" in row
 
 
 def test_what_is_missing_says_how_to_install_it(command, write):
