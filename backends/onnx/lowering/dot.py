@@ -61,14 +61,29 @@ def _unbatched(
     ctx: Context, eqn: Any, x: Operand, y: Operand, x_sum: Any, y_sum: Any, x_free: list[int], y_free: list[int]
 ) -> Operand:
     """(..., K) times (K, N) or (K,): one MatMul after at most one transpose of either side."""
+    if not y_free and x_sum[0] == x.rank - 2:  # a vector does as well on the left
+        value = ctx.op("MatMul", ctx.full(y), ctx.full(x))
+        return _finish(ctx, eqn, value, tuple(eqn.aval.shape))
     left = permute(ctx, ctx.filled(x), (*x_free, *x_sum))
     right = permute(ctx, ctx.filled(y), (*y_sum, *y_free))
-    value = ctx.op("MatMul", ctx.value(left), ctx.value(right))
+    value = _product(ctx, left, right)
     result = _finish(ctx, eqn, value, tuple(eqn.aval.shape))
     wide = is_float(eqn.aval.dtype) and np.dtype(eqn.aval.dtype).itemsize >= 4
     if wide and left.rank == right.rank == 2 and result.value is value:
         ctx.remember(value, "MatMul", left, right)
     return result
+
+
+def _product(ctx: Context, left: Operand, right: Operand) -> ir.Value:
+    """MatMul; a vector on the right becomes a column where the runtime may see a transpose on the left.
+
+    ONNX Runtime 1.31 fuses the two, and multiplies the vector with the matrix as it was before the transpose.
+    """
+    matrix, vector = ctx.value(left), ctx.value(right)
+    if right.rank != 1 or left.rank < 2 or matrix.producer() is None:
+        return ctx.op("MatMul", matrix, vector)
+    column = ctx.value(reshape_to(ctx, typed((*right.shape, 1), right.dtype), right))
+    return ctx.op("Squeeze", ctx.op("MatMul", matrix, column), ctx.ints(-1), typed=(0,))
 
 
 def _outer(ctx: Context, eqn: Any, x: Operand, y: Operand, x_batch: Any, y_batch: Any) -> Operand:
@@ -101,7 +116,7 @@ def _general(ctx: Context, eqn: Any, x: Operand, y: Operand, x_axes: Any, y_axes
     n: Shape = (dims.size(columns),) if batch or columns else ()
     left = reshape_to(ctx, typed((*batch, *m, *depth), x.dtype), left)
     right = reshape_to(ctx, typed((*batch, *depth, *n), y.dtype), right)
-    product = _finish(ctx, eqn, ctx.op("MatMul", ctx.value(left), ctx.value(right)), (*batch, *m, *n))
+    product = _finish(ctx, eqn, _product(ctx, left, right), (*batch, *m, *n))
     return reshape_to(ctx, eqn.aval, product)
 
 
