@@ -292,6 +292,17 @@ def test_normalizations(agrees, operators, norm):
     agrees(fn, *args, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("axis", "whole"), [(1, True), ((0, 1), True), (0, False), ((0,), False)])
+def test_normalizations_of_other_axes(agrees, operators, axis, whole):
+    """One axis is that axis alone; the operator normalizes the last ones together."""
+    fn = lambda x: lax.composite(  # noqa: E731
+        lambda v, *, epsilon, axis: jax.nn.standardize(v, axis=axis, epsilon=epsilon), "xlapass.layer_norm"
+    )(x, epsilon=1e-3, axis=axis)
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    assert (operators(fn, x) == ["LayerNormalization"]) == whole
+    agrees(fn, x, rtol=1e-4)
+
+
 def test_common_pairs_are_one_operator(agrees, operators):
     w, b = np.ones((3, 4), np.float32), np.ones(4, np.float32)
     assert operators(lambda x: jax.nn.relu(x @ w + b), X) == ["Gemm", "Relu"]

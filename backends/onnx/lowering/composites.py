@@ -105,7 +105,8 @@ def with_slope(op_type: str, name: str, default: float) -> Form:
 def normalization(op_type: str) -> Form:
     """LayerNormalization or RMSNormalization over the trailing axes: ``x[, scale[, bias]]``, ``epsilon``, ``axis``.
 
-    ``axis`` is the first normalized axis, or all of them; scale and bias have the shape of those axes.
+    ``axis`` is the normalized axis, or all of them; scale and bias have the shape of those axes. The
+    operator normalizes all axes from its ``axis`` on.
     """
 
     def form(ctx: Context, eqn: Any, attributes: Mapping[str, Any], x: Operand, *rest: Operand) -> Operand | None:
@@ -134,9 +135,7 @@ def normalization(op_type: str) -> Form:
 def _first_axis(axis: Any, rank: int) -> int | None:
     if rank == 0:
         return None
-    if isinstance(axis, int | np.integer):
-        return int(axis) % rank
-    axes = sorted(int(a) % rank for a in axis)
+    axes = sorted(int(a) % rank for a in ((axis,) if isinstance(axis, int | np.integer) else axis))
     return axes[0] if axes == list(range(axes[0], rank)) else None
 
 
