@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from ..registry import Refusal, decomposes
+from .linalg import static
 
 #: The iteration is quadratic in the size; beyond this an export would run for minutes.
 _LARGEST = 64
@@ -27,8 +28,7 @@ Array = Any
 @decomposes("eig", note=f"shifted QR up to {_LARGEST}x{_LARGEST}; order and phase may differ from LAPACK's")
 def eig(x: Array, *, compute_left_eigenvectors: bool, compute_right_eigenvectors: bool, **_: Any) -> list[Array]:
     n = x.shape[-1]
-    if any(not isinstance(d, int) for d in x.shape):
-        raise Refusal("eigenvalues of a matrix of dynamic size")
+    static(x)
     if compute_left_eigenvectors:
         raise Refusal("left eigenvectors have no ONNX form here")
     if n > _LARGEST:

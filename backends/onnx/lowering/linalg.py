@@ -30,8 +30,9 @@ def batched(function: Callable[..., Any], rank: int = 2) -> Callable[..., Any]:
     return mapped
 
 
-def static(*arrays: Any) -> None:
-    if any(not isinstance(d, int) for a in arrays for d in a.shape):
+def static(*matrices: Any) -> None:
+    """Refuses matrices whose own size is not known; how many there are does not matter."""
+    if any(not isinstance(d, int) for a in matrices for d in a.shape[-2:]):
         raise Refusal("a matrix factorisation of a dynamic size")
 
 
@@ -241,7 +242,7 @@ def orthogonal_factor(x: Any, *, full_matrices: bool) -> Any:
 @decomposes("tridiagonal_solve")
 def tridiagonal_solve(lower: Any, main: Any, upper: Any, b: Any, **_: Any) -> Any:
     """Thomas' algorithm: one pass down, one up."""
-    static(main, b)
+    static(b)
     step: Any = _thomas
     for _axis in range(main.ndim - 1):
         step = jax.vmap(step)
