@@ -225,7 +225,7 @@ def _require_model(model: Any, entry: str, place: str) -> None:
     pair = isinstance(model, tuple) and len(model) == 2
     if not (isinstance(model, Program) or callable(model) or pair):
         raise UsageError(
-            f"{entry} of {place} is a {type(model).__name__}, not a model",
+            f"{entry} of {place} is of type {type(model).__name__}, and not a model",
             hint="give a function, a Flax nnx or Equinox module, a Flax linen (module, variables) pair, or a Program",
         )
 
@@ -240,7 +240,7 @@ def _example_args(module: types.ModuleType, place: str) -> tuple[Any, ...] | Non
     if examples is None or isinstance(examples, tuple):
         return examples
     raise UsageError(
-        f"{EXAMPLES} of {place} must be a tuple with one entry per argument, and is a {type(examples).__name__}",
+        f"{EXAMPLES} of {place} must be a tuple with one entry per argument, and is of type {type(examples).__name__}",
         hint=f"write {EXAMPLES} = (x,)",
     )
 

@@ -77,8 +77,17 @@ def _as_function(fn: Any, params: Any) -> tuple[Callable[..., Any], list[str]]:
     names = _parameter_names(fn)
     if params is not None:
         return functools.partial(fn, params), names[1:]
-    # A fresh wrapper: JAX keeps traces by function identity, and a model's state may have changed since.
-    return (lambda *args: fn(*args)), names
+    return _called(fn), names
+
+
+def _called(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A fresh wrapper: JAX keeps traces by function identity, and a model's state may have changed since."""
+
+    def call(*args: Any) -> Any:
+        return fn(*args)
+
+    # What JAX raises names the function and its arguments: the user's.
+    return functools.update_wrapper(call, fn, updated=()) if inspect.isfunction(fn) or inspect.ismethod(fn) else call
 
 
 def _is_linen_pair(fn: Any) -> bool:

@@ -34,6 +34,8 @@ def model(x):
 
 example_inputs = (jnp.ones((2, 2)),)
 """,
+    "branch.py": "def model(x):\n    return x if x > 0 else -x\nexample_inputs = (1.0,)\n",
+    "text.py": "def model(x):\n    return {'label': 'cat', 'x': x}\nexample_inputs = (1.0,)\n",
     "linen.py": "import flax.linen as nn\nmodel = nn.Dense(3)\n",
     "binary.py": "\0\1\2",
 }
@@ -44,16 +46,22 @@ BAD_FILES = [
     ("imports.py", 1, ["No module named 'no_such_package'", 'File "imports.py", line 1']),
     ("exits.py", 1, ["SystemExit: no licence", 'File "exits.py", line 2']),
     ("no_model.py", 2, ["no_model.py defines no 'model'", "did you mean 'modle'?"]),
-    ("number.py", 2, ["is a int, not a model"]),
+    ("number.py", 2, ["is of type int, and not a model"]),
     ("class_.py", 2, ["is a class, not a model"]),
     ("no_inputs.py", 2, ["defines no example_inputs for x", "--input"]),
-    ("list_.py", 2, ["must be a tuple with one entry per argument, and is a list"]),
+    ("list_.py", 2, ["must be a tuple with one entry per argument, and is of type list"]),
     (
         "inputs_raise.py",
         1,
         ["ZeroDivisionError", 'File "inputs_raise.py", line 4', "example_inputs() of inputs_raise.py"],
     ),
     ("count.py", 2, ["takes (x, y), and was given 1 argument", "'y'"]),
+    (
+        "branch.py",
+        1,
+        ['File "branch.py", line 2, in model', "the function model at branch.py:1", "the value of the argument x"],
+    ),
+    ("text.py", 1, ["function model at text.py:1", "<class 'str'>", "['label']", "could not be traced"]),
     (
         "shapes.py",
         1,
