@@ -94,6 +94,16 @@ def test_tensorflow_at_every_size(tensorflow):
         agrees(artifact, fn, (x,))
 
 
+def test_tensorflow_copies_weights_few_times(tensorflow):
+    """128 MB of them in 4 GB of addresses, of which TensorFlow's libraries take half."""
+    weights = RNG.standard_normal((2, 4096, 4096), np.float32) / 64
+    backend = TfliteBackend(**tensorflow, memory=4 << 30)
+    artifact = xlapass.compile(
+        lambda x: x @ weights[0] @ weights[1], weights[0, :1], pipeline="tflite", backend=backend
+    )
+    assert operation_counts(artifact.model) == {"FULLY_CONNECTED": 2}
+
+
 def test_the_engine_is_chosen_by_what_is_installed(monkeypatch):
     assert engines.choose("auto", "").name == "litert"
     litert = engines.dataclasses.replace(engines.LITERT, module="no_such_module")

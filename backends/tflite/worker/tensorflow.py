@@ -26,31 +26,48 @@ def run(folder: Path, request: Mapping[str, Any]) -> Mapping[str, Any]:
     import tensorflow as tf
     from tensorflow.compiler.tf2xla.python import xla
 
-    module = (folder / MODULE).read_bytes()
     results = [(tf.as_dtype(dtype), shape) for dtype, shape in request["output_types"]]
 
     def call(*inputs: Any) -> dict[str, Any]:
         outputs = xla.call_module(
             list(inputs),
             version=_CALL_MODULE_VERSION,
-            module=module,
+            module=b"",  # see _fill_in
             Tout=[dtype for dtype, _ in results],
             Sout=[shape for _, shape in results],
             platforms=["CPU"],
         )
         return {f"y{number}": output for number, output in enumerate(outputs)}
 
-    holder = tf.Module()
     specs = [
         tf.TensorSpec(shape, tf.as_dtype(dtype), name=f"x{number}")
         for number, (dtype, shape) in enumerate(request["input_types"])
     ]
-    holder.call = tf.function(call, autograph=False, input_signature=specs)
+    function = tf.function(call, autograph=False, input_signature=specs).get_concrete_function()
     with tempfile.TemporaryDirectory(dir=folder) as saved:
-        tf.saved_model.save(holder, saved, signatures=holder.call.get_concrete_function())
+        tf.saved_model.save(tf.Module(), saved, signatures=function)
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
         converter.canonicalizing_inf_as_min_max_float = False  # else -inf would become a finite number
         converter._experimental_unsafe_fuse_dynamic_shaped_broadcast = request["symbolic"]
         converter._experimental_strict_qdq = request["quantized"]
-        (folder / MODEL).write_bytes(converter.convert())
+        empty = _fill_in(Path(saved) / "saved_model.pb", folder / MODULE)
+        (folder / MODEL).write_bytes(converter._convert_from_saved_model(empty))
     return {"version": tf.__version__}
+
+
+def _fill_in(saved: Path, module: Path) -> Any:
+    """Puts the module into the saved model of a call without one, and returns the graph as it was before.
+
+    Weights are in the module, and each part of TensorFlow in Python that handles the model copies it: several gigabytes
+    for a hundred megabytes. This way only the converter itself, which reads the file, sees them.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    model = saved_model_pb2.SavedModel.FromString(saved.read_bytes())
+    graph = model.meta_graphs[0].graph_def
+    before = type(graph).FromString(graph.SerializeToString())
+    calls = [node for function in graph.library.function for node in function.node_def if node.op == "XlaCallModule"]
+    for node in calls:
+        node.attr["module"].s = module.read_bytes()
+    saved.write_bytes(model.SerializeToString())
+    return before
