@@ -19,7 +19,7 @@ from ..core.files import write_atomically
 from ..core.program import Program
 from .comparison import failure_text, reference_device
 from .console import Terminal
-from .request import read_report, require_writable
+from .request import read_report, require_not_the_model, require_writable
 from .setup import form_warnings_shown, load_plugins, load_program, make_plan, project_settings
 
 SAMPLE_S = 0.002
@@ -71,6 +71,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     kind, file = read_report(args.report)
     if file:
         require_writable(file)
+        require_not_the_model(file, args.model)
     settings = project_settings(args)
     chosen = make_plan(args, settings, load_plugins(args, settings, terminal))
     program = load_program(args, terminal)

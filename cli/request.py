@@ -80,8 +80,12 @@ def read_request(args: argparse.Namespace) -> Request:
     _require_consistent(request, args.dry_run)
     if args.model is None and not args.dry_run:
         raise UsageError("which model?", hint="xlapass model.py compiles one; xlapass --help explains")
-    for path in filter(None, (output, report_file)):
+    written = [path for path in (output, report_file) if path]
+    for path in written:
         require_writable(path)
+        require_not_the_model(path, args.model)
+    if len(written) == 2 and os.path.realpath(output) == os.path.realpath(report_file):
+        raise UsageError(f"the report would overwrite {output!r}", hint="give it another name")
     return request
 
 
@@ -90,6 +94,7 @@ def read_tuning_request(args: argparse.Namespace) -> Request:
     report, report_file = read_report(args.report)
     if report_file:
         require_writable(report_file)
+        require_not_the_model(report_file, args.model)
     args.tune, args.verify, args.dry_run = True, None, False
     return Request("", "", report, report_file, "", "", "", run=False, only_tunes=True)
 
@@ -119,6 +124,13 @@ def require_writable(path: str) -> None:
         raise UsageError(f"cannot write {path!r}: there is no folder {str(parent)!r}", hint="create the folder first")
     if not os.access(path if Path(path).exists() else parent, os.W_OK):
         raise UsageError(f"cannot write {path!r}: permission denied", hint="choose a path that can be written")
+
+
+def require_not_the_model(path: str, model: str | None) -> None:
+    """Fails where ``path`` is the file that ``model``, as ``file.py`` or ``file.py:NAME``, is read from."""
+    for file in (model or "", (model or "").rpartition(":")[0]):
+        if file and os.path.realpath(file) == os.path.realpath(path):
+            raise UsageError(f"writing {path!r} would overwrite the model", hint="give the output another name")
 
 
 def _require_consistent(request: Request, dry_run: bool) -> None:

@@ -20,6 +20,9 @@ from .errors import UsageError
 _NEEDS_QUOTES = re.compile(r'[][,{}()+"\s=]|^$|^none$')
 _SUFFIXES = {"k": 2**10, "m": 2**20, "g": 2**30}
 
+MOST_NAMES = 50
+"""So many known names a suggestion lists: a page of them hides the message."""
+
 
 def option_name(field: str) -> str:
     """``max_bytes`` is written ``max-bytes``."""
@@ -184,9 +187,12 @@ def _outside_quotes(text: str) -> Iterator[tuple[int, str]]:
 
 
 def suggestion(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """``did you mean 'x'?`` for the nearest known name, else the list of what is known."""
+    """``did you mean 'x'?`` for the nearest known name, or the first that has it as a part; else what is known."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = close or [whole for whole in names if name in re.split(r"[./]", whole)]
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(names)}" if names else otherwise
+    more = len(names) - MOST_NAMES
+    listed = ", ".join(names[:MOST_NAMES]) + (f", and {more} more" if more > 0 else "")
+    return f"known: {listed}" if names else otherwise

@@ -406,6 +406,30 @@ def test_a_failed_run_leaves_the_old_file(command, model, write, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["broken.py", "model.py", "out"]
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["-o", "model.py", "model.py"],
+        ["-o", "./model.py", "model.py:model"],
+        ["--emit=jaxpr", "-o", "link.py", "model.py"],
+        ["--report=json:model.py", "model.py"],
+        ["bench", "--report=json:model.py", "model.py"],
+        ["tune", "--report=json:model.py", "model.py"],
+    ],
+)
+def test_the_model_is_not_overwritten(command, model, tmp_path, flags):
+    (tmp_path / "link.py").symlink_to(tmp_path / model)
+    before = (tmp_path / model).read_text()
+    result = command(*flags)
+    assert result.status == 2 and "would overwrite the model" in result.err
+    assert (tmp_path / model).read_text() == before
+
+
+def test_the_report_does_not_overwrite_the_artifact(command, model):
+    result = command(SHORT, "-o", "out", "--report=json:./out", model)
+    assert result.status == 2 and "the report would overwrite 'out'" in result.err and not os.path.exists("out")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full, where every write fails, is Linux's")
 def test_a_full_disk(command, model):
     result = command(SHORT, "-o", "/dev/full", model)

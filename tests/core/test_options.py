@@ -174,5 +174,8 @@ def test_splitting_undoes_joining(parts):
 
 def test_suggestions():
     assert options.suggestion("fold-constant", ["fold-constants", "inline"]) == "did you mean 'fold-constants'?"
+    assert options.suggestion("gelu", ["xlapass.gelu", "xlapass.gelu/cpu", "inline"]) == "did you mean 'xlapass.gelu'?"
     assert options.suggestion("xyz", ["b", "a"]) == "known: a, b"
+    many = options.suggestion("xyz", [f"n{number:03}" for number in range(60)])
+    assert many.startswith("known: n000, n001, ") and many.endswith(", n049, and 10 more")
     assert options.suggestion("xyz", [], "nothing is known") == "nothing is known"
