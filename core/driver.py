@@ -66,7 +66,7 @@ def plan(
       backend: overrides the pipeline's; text in the form ``name{option=value}``.
       target: overrides the backend's default; the name of a target.
       registry: the plugins; by default those that are installed.
-      skip: names of passes to leave out.
+      skip: names of passes to leave out, or one name.
       stop_after: name of the last pass to run.
       tune: that measurements shall decide where passes have a choice; None leaves it to static cost models.
 
@@ -76,7 +76,7 @@ def plan(
     registry = registry if registry is not None else load_registry()
     named = _named(pipeline, registry)
     resolved = resolve(pipeline, registry)
-    if names := list(skip):
+    if names := [skip] if isinstance(skip, str) else list(skip):
         resolved = resolved.without(names)
     if stop_after is not None:
         resolved = resolved.until(stop_after)

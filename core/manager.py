@@ -12,8 +12,9 @@ from typing import Any
 import jax
 from jax.extend import core as jex_core
 
-from .errors import PassError, XlapassError
+from .errors import PassError, UsageError, XlapassError
 from .lowering import lower_to_stablehlo
+from .options import suggestion
 from .pass_ import NUMERICS_ORDER, GraphKeeper, PassContext, PassResult
 from .pipeline import Fixpoint, Pipeline, PipelineLike, Step, resolve
 from .plugins import Registry, load_registry
@@ -95,6 +96,8 @@ class PassManager:
         explain: Iterable[str] = (),
         pipeline_name: str | None = None,
     ) -> None:
+        if numerics not in NUMERICS_ORDER:
+            raise UsageError(f"numerics cannot be {numerics!r}", hint=suggestion(str(numerics), NUMERICS_ORDER))
         self.registry = registry if registry is not None else load_registry()
         self.pipeline = resolve(pipeline, self.registry, name=pipeline_name)
         self.target = target
@@ -107,9 +110,15 @@ class PassManager:
         """Returns the program after every pass.
 
         Raises:
+          UsageError: ``program`` is no `Program`.
           PassError: a pass raised or returned nonsense; the message names it and its plugin.
           VerificationError: a pass broke the program.
         """
+        if not isinstance(program, Program):
+            raise UsageError(
+                f"passes run over an xlapass.Program, and not over something of type {type(program).__name__}",
+                hint="xlapass.trace(fn, *example_args) makes one of a function",
+            )
         for instrument in self.instruments:
             instrument.begin(self.pipeline, program)
         with _paused_garbage_collection():

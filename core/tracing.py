@@ -71,7 +71,7 @@ def _as_function(fn: Any, params: Any) -> tuple[Callable[..., Any], list[str]]:
         return _nnx_function(fn), _parameter_names(fn.__call__)
     if not callable(fn):
         raise UsageError(
-            f"cannot trace a {type(fn).__name__}: it is not callable",
+            f"cannot trace something of type {type(fn).__name__}: it is not callable",
             hint="give a function, a Flax nnx or Equinox module, or a Flax linen (module, variables) pair",
         )
     names = _parameter_names(fn)

@@ -88,6 +88,10 @@ def test_a_wrong_pass_is_found_and_named_with_the_users_line():
     assert xlapass.compile(model, X, pipeline="halve", registry=registry)  # well-formed: structure alone finds nothing
 
 
+def test_one_name_to_skip_needs_no_list():
+    assert xlapass.plan("cpu", skip="simplify").pipeline == xlapass.plan("cpu", skip=["simplify"]).pipeline
+
+
 def test_what_is_permitted_decides_which_passes_run():
     def affine(x):
         return (x @ np.eye(4, dtype=np.float32)) * np.arange(1, 5, dtype=np.float32)

@@ -300,6 +300,15 @@ def test_a_promise_beyond_what_is_permitted_is_an_error():
     assert run([Shrink()], identity(), numerics="lossy").history == ()
 
 
+def test_what_is_no_program_and_no_numerics():
+    with pytest.raises(
+        UsageError, match=r"over something of type function\n  hint: xlapass\.trace\(fn, \*example_args"
+    ):
+        PassManager("inline").run(lambda v: v)
+    with pytest.raises(UsageError, match=r"numerics cannot be 'exat'\n  hint: did you mean 'exact'\?"):
+        PassManager("inline", numerics="exat")
+
+
 def test_rules_beyond_what_is_permitted_are_left_out():
     class Rules(RewritePass):
         name = "rules"
