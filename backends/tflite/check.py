@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,19 @@ from .process import Worker
 from .quantize import is_quantized
 from .worker.serve import MODEL
 
+_Run = Callable[[Sequence[Any]], list[Any]]
+"""Flat inputs to flat outputs."""
+
 SLACK = 20.0
 """How much further than two XLA programs a file may be from JAX: LiteRT's kernels approximate exp, tanh and others."""
 
 NEGLIGIBLE = 1e-6
 """An absolute difference that is never held against a file: sums that cancel to nothing."""
 
+
+UNFUSED = {"xla_disable_hlo_passes": "fusion,cpu-instruction-fusion"}
+"""XLA options for the legal program: its random keys are long chains of integer arithmetic; what the XLA of JAX 0.12
+makes of them by fusion takes it hours to compile."""
 
 DRAWN = "drawn inputs"
 NEAR = "inputs near the examples"
@@ -146,11 +153,12 @@ def compare(program: Program, interface: Interface, model: bytes, worker: Worker
         lossy = program.numerics == "lossy"
         references = [*references, (program.traced, "lossy")] if lossy else [(program.traced, "reassociating")]
     worst = Agreement(())
-    sets = input_sets(program)
+    sets, legal = input_sets(program), _unfused(program)
     for inputs, flat in sets:  # which may become more
         have = program.as_traced(run_file(program, interface, model, flat, worker), outputs=True)
         for reference, numerics in references:
-            verdict = _verdict(reference, _for(reference, program, flat), have, numerics)
+            run = legal if reference is program else reference.evaluate_flat
+            verdict = _verdict(reference, _for(reference, program, flat), have, numerics, run)
             if verdict.problem:
                 return Disagreement(interface.outputs[verdict.output], inputs, verdict.problem)
             if verdict.largest > worst.largest:
@@ -193,9 +201,9 @@ class _Verdict:
     rounded: bool = False
 
 
-def _verdict(reference: Program, flat: Sequence[Any], have: Sequence[Any], numerics: Numerics) -> _Verdict:
-    """Compares a file's outputs with those of ``reference`` on inputs of it."""
-    want = reference.as_traced(reference.evaluate_flat(flat), outputs=True)
+def _verdict(reference: Program, flat: Sequence[Any], have: Sequence[Any], numerics: Numerics, run: _Run) -> _Verdict:
+    """Compares a file's outputs with those of ``reference``, which ``run`` runs, on inputs of it."""
+    want = reference.as_traced(run(flat), outputs=True)
     moved: list[Any] | None = None
     worst = _Verdict()
     for number, (a, b) in enumerate(zip(want, have, strict=True)):
@@ -210,6 +218,19 @@ def _verdict(reference: Program, flat: Sequence[Any], have: Sequence[Any], numer
         if largest > worst.largest:
             worst = dataclasses.replace(worst, output=number, largest=largest)
     return worst
+
+
+def _unfused(program: Program) -> _Run:
+    """Runs a program with `UNFUSED`; compiles it once for every size of its inputs."""
+    compiled: dict[tuple[Any, ...], Callable[..., list[Any]]] = {}
+
+    def run(flat: Sequence[Any]) -> list[Any]:
+        shapes = tuple(np.shape(value) for value in flat)
+        if shapes not in compiled:
+            compiled[shapes] = program.compile_flat(flat, UNFUSED)
+        return compiled[shapes](*flat)
+
+    return run
 
 
 def _moved(reference: Program, flat: Sequence[Any], want: Sequence[Any]) -> list[Any]:

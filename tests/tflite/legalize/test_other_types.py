@@ -47,7 +47,7 @@ CASES = {
     "key-returned": (jax.random.split, jax.random.key(3)),
     "key-halves": (_random(lambda k: jax.random.uniform(k, (5,), jnp.float16)), WORDS),
     "cholesky": (jnp.linalg.cholesky, POSITIVE),
-    "solve": (lambda a: (jnp.linalg.solve(a, a[..., 0]), jnp.linalg.inv(a), jnp.linalg.det(a)), POSITIVE),
+    "solve": (lambda a: (jnp.linalg.solve(a, a[..., :2]), jnp.linalg.inv(a), jnp.linalg.det(a)), POSITIVE),
     "inverse-gradient": (jax.grad(lambda a: jnp.linalg.inv(a).sum()), POSITIVE[0]),
     "qr": (jnp.linalg.qr, SQUARE[0]),
     "singular-values": (lambda a: jnp.linalg.svd(a, compute_uv=False), SQUARE),
