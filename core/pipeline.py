@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from . import options
-from .errors import UsageError
+from .errors import MissingDependencyError, UsageError
 from .pass_ import NUMERICS_ORDER, Level, Pass
 from .plugins import Registry
 from .rewrite import Numerics
@@ -207,7 +207,15 @@ class _Resolver:
     def _phase(self, phase: str, pipeline: str | None) -> Iterator[Step | Fixpoint]:
         for plugin, text in self.registry.phase(phase, pipeline):
             with self._entered(f"phase({phase})"):
-                items = tuple(self.resolve(text, pipeline, phase))
+                try:
+                    items = tuple(self.resolve(text, pipeline, phase))
+                except MissingDependencyError:
+                    raise
+                except UsageError as error:  # the user wrote none of it, and should know who did
+                    raise UsageError(
+                        f"plugin {plugin!r} puts {text!r} into the phase {phase!r}: {error.message}",
+                        hint=f"leave it out with -p no:{plugin}, and tell its author",
+                    ) from error
             yield from _with_plugin(items, plugin)
 
     def _named(self, name: str, phase: str) -> Iterator[Step | Fixpoint]:

@@ -34,7 +34,11 @@ class Match:
         self.rule = rule
 
     def __getitem__(self, name: str) -> Any:
-        return self.bindings[name]
+        try:
+            return self.bindings[name]
+        except KeyError:
+            bound = ", ".join(map(repr, self.bindings)) or "nothing"
+            raise KeyError(f"the pattern binds {bound}, and no {name!r}") from None
 
     def numpy(self, name: str) -> np.ndarray[Any, Any]:
         """The constant bound to ``name``, as a NumPy array."""

@@ -198,7 +198,11 @@ def test_phases_for_certain_pipelines_only():
         ("-nothing", "cannot read '-nothing' in a pipeline"),
         ("loop", "the pipeline 'loop' contains itself: loop -> back -> loop"),
         ("phase(endless)", "contains itself: phase(endless) -> phase(endless)"),
-        ("phase(misspelt)", "there is no pass or pipeline 'nothin'"),
+        (
+            "phase(misspelt)",
+            "puts 'nothin' into the phase 'misspelt': there is no pass or pipeline 'nothin'\n"
+            "  hint: leave it out with -p no:Inserting, and tell its author",
+        ),
         ("no-pass", "pass 'no-pass' of plugin 'Base' is <class 'dict'>, which is not a subclass of xlapass.Pass"),
         ("bad-name", "pass 'bad-name' could not be loaded from nowhere:Nothing: ModuleNotFoundError"),
         ("needy", "pass 'needy' needs 'other' before it\n  hint: write other,needy"),
