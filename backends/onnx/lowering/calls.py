@@ -96,21 +96,6 @@ refuses(
     "python_callback",
     reason="it calls back into Python, which a file cannot",
 )
-refuses(
-    "psum",
-    "pmax",
-    "pmin",
-    "ppermute",
-    "all_gather",
-    "all_to_all",
-    "axis_index",
-    "psum_scatter",
-    "reduce_scatter",
-    "ragged_all_to_all",
-    "pbroadcast",
-    "shard_map",
-    reason="it communicates between devices, and ONNX has one",
-)
 refuses("pallas_call", "custom_partitioning", "triton_kernel_call", reason="it is a kernel for one accelerator")
 refuses("ffi_call", reason="it calls a compiled library, which a file cannot hold")
 refuses("get", "swap", "addupdate", "ref_get", "ref_set", reason="mutable references have no ONNX form")
