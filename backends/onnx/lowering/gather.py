@@ -204,7 +204,7 @@ class _Gather:
             if dims.size(raw.shape) == dims.size(self.batch_shape):
                 index, low = reshape_to(ctx, typed(self.batch_shape, raw.dtype), raw), -size
         raw_value = ctx.full(index)
-        if np.dtype(index.dtype) != np.int32:
+        if np.dtype(index.dtype) != np.int32 or not dims.is_static((low, size)):
             raw_value = ctx.build.cast(raw_value, _T.INT64)
         safe, valid = raw_value, None
         if not within(index, low, size - 1):
@@ -222,9 +222,9 @@ class _Gather:
         return self._placed(result, [*range(axis, axis + batch)], [k for k in range(x.rank) if k != axis], axis)
 
     def _limited(self, value: ir.Value, low: Dim, high: Dim) -> ir.Value:
-        if value.dtype == _T.INT32 and isinstance(low, int) and isinstance(high, int):
+        if value.dtype == _T.INT32:
             return self.ctx.op("Clip", value, self.ctx.const(np.int32(low)), self.ctx.const(np.int32(high)))
-        return limit(self.ctx, self.ctx.build.cast(value, _T.INT64), low, high)
+        return limit(self.ctx, value, low, high)
 
     def _placed(self, result: Operand, batch_axes: list[int], window_axes: list[int], indexed: int) -> Operand:
         """Moves window axes of the result to ``offset_dims``; an indexed axis of size one that stays is inserted."""

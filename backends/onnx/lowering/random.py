@@ -81,8 +81,12 @@ def _bind_threefry(k0: Any, k1: Any, x0: Any, x1: Any) -> tuple[Any, Any]:
     return first, second
 
 
-def _counters(shape: tuple[int, ...]) -> tuple[Any, Any]:
+def _counters(shape: Shape) -> tuple[Any, Any]:
     """The position of every element, as the high and the low word of 64 bits."""
+    if not dims.is_static(shape):
+        with jax.enable_x64(True):
+            low, high = _parted(lax.reshape(lax.iota(np.uint64, dims.size(shape)), shape))
+            return high.astype(np.uint32), low.astype(np.uint32)
     count = np.arange(math.prod(shape), dtype=np.uint64).reshape(shape)
     return np.uint32(count >> np.uint64(32)), np.uint32(count & _LOW_WORD)
 
@@ -106,11 +110,11 @@ def _key_result(ctx: Context, eqn: Any, words: Operand) -> Operand:
 
 def _static(shape: Shape) -> tuple[int, ...]:
     if not dims.is_static(shape):
-        raise Refusal("random numbers of a dynamic shape")
+        raise Refusal("random numbers of a dynamic shape, other than by jax_threefry_partitionable (the default)")
     return tuple(shape)
 
 
-def _random_words(k0: Any, k1: Any, batch: int, shape: tuple[int, ...], bits: int) -> Any:
+def _random_words(k0: Any, k1: Any, batch: int, shape: Shape, bits: int) -> Any:
     """``shape`` random integers for every key of a batch."""
     k0, k1 = (jnp.reshape(k, (*k.shape, *(1,) * len(shape))) for k in (k0, k1))
     if _partitionable():
@@ -148,8 +152,10 @@ def _sequential_words(k0: Any, k1: Any, batch: int, shape: tuple[int, ...], bits
 
 @lowers("random_bits")
 def random_bits(ctx: Context, eqn: Any, key: Operand) -> Operand:
-    shape, bits = _static(tuple(eqn.params["shape"])), eqn.params["bit_width"]
+    shape, bits = tuple(eqn.params["shape"]), eqn.params["bit_width"]
     batch, kind = key.rank, _implementation(key.dtype)
+    if kind is not None or not _partitionable():
+        shape = _static(shape)
     if kind is not None:
         drawn = _mapped(lambda w: kind.random_bits(w, bits, shape), batch)
         return ctx.trace_and_lower(drawn, _words(ctx, key))[0]
@@ -161,8 +167,10 @@ def random_bits(ctx: Context, eqn: Any, key: Operand) -> Operand:
 
 @lowers("random_split")
 def random_split(ctx: Context, eqn: Any, key: Operand) -> Operand:
-    shape, batch = _static(tuple(eqn.params["shape"])), key.rank
+    shape, batch = tuple(eqn.params["shape"]), key.rank
     kind = _implementation(key.dtype)
+    if kind is not None or not _partitionable():
+        shape = _static(shape)
     if kind is not None:
         split = _mapped(lambda w: kind.split(w, shape), batch)
         return _key_result(ctx, eqn, ctx.trace_and_lower(split, _words(ctx, key))[0])
