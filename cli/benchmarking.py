@@ -130,7 +130,7 @@ def measure(program: Program, executable: Callable[..., Any], seconds: float, pr
                 samples[which].append(_sample((plain, executable)[which], arguments, repeats))
     except XlapassError:
         raise
-    except Exception as error:  # compilers, and callbacks of the user's, raise what they like
+    except (Exception, SystemExit) as error:  # compilers, and callbacks of the user's, raise what they like
         raise CompileError(f"{program.name} could not be compiled or run: {failure_text(error)}") from error
     return Measurement(tuple(samples[0]), tuple(samples[1]), plain_compile, prepared + passes_compile)
 

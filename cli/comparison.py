@@ -107,11 +107,12 @@ class Run:
         return f"{took}; largest difference from plain JAX: {worst.largest:.3g} in {worst.output!r}{relative}"
 
 
-def run_and_compare(artifact: Artifact, original: Program, platform: str, numerics: Numerics) -> Run:
+def run_and_compare(artifact: Artifact, backend: str, original: Program, platform: str, numerics: Numerics) -> Run:
     """Runs ``artifact`` and plain JAX on the example inputs of ``original``.
 
     Args:
       artifact: what was compiled.
+      backend: name of the backend that did it.
       original: the program before any pass, with example inputs.
       platform: of the target; plain JAX runs on such a device where JAX has one.
       numerics: what the passes may have done to results.
@@ -127,15 +128,14 @@ def run_and_compare(artifact: Artifact, original: Program, platform: str, numeri
         expected = _checked("plain JAX", lambda: original.evaluate_flat(original.examples))
     start = time.perf_counter()
     arguments = jax.tree_util.tree_unflatten(original.in_tree, original.examples)
+    compiled = f"the program of backend {backend!r}"
     try:
-        actual = _checked("the compiled program", lambda: jax.tree_util.tree_leaves(artifact.executable()(*arguments)))
+        actual = _checked(compiled, lambda: jax.tree_util.tree_leaves(artifact.executable()(*arguments)))
     except MissingDependencyError as error:
         return Run(f"{error.message}; {error.hint}")
     seconds = time.perf_counter() - start
     if len(actual) != len(expected):
-        raise CompileError(
-            f"the compiled program returned {len(actual)} outputs where plain JAX returns {len(expected)}"
-        )
+        raise CompileError(f"{compiled} returned {len(actual)} outputs where plain JAX returns {len(expected)}")
     triples = zip(original.output_names, expected, actual, strict=True)
     return Run("", platform, tuple(_output_error(n, want, have, numerics) for n, want, have in triples), seconds)
 
@@ -159,11 +159,11 @@ def _checked(what: str, run: Any) -> list[Any]:
         return results
     except XlapassError:
         raise
-    except Exception as error:  # compilers, and callbacks of the user's, raise what they like
+    except (Exception, SystemExit) as error:  # compilers, and callbacks of the user's, raise what they like
         raise CompileError(f"{what} could not be compiled or run: {failure_text(error)}") from error
 
 
-def failure_text(error: Exception) -> str:
+def failure_text(error: BaseException) -> str:
     """What an exception says; of a traceback that XLA put into its message, the last line."""
     text = f"{type(error).__name__}: {error}"
     before, heading, traceback = text.partition("Traceback (most recent call last):\n")

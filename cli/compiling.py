@@ -136,7 +136,7 @@ class _Compilation:
             return None
         target = self.chosen.target
         self.terminal.say_progress(f"running {program.name} on {target.name}, and in plain JAX")
-        return run_and_compare(artifact, program, target.platform, numerics)
+        return run_and_compare(artifact, self.chosen.backend.name, program, target.platform, numerics)
 
     @contextlib.contextmanager
     def _backend_named(self) -> Iterator[None]:

@@ -319,6 +319,7 @@ BROKEN = """
                 raise KeyError("boom")
             return {
                 "run": lambda *args: {}["boom"],
+                "exit": lambda *args: sys.exit("boom"),
                 "count": lambda *args: (),
                 "shape": lambda *args: {"y": jnp.zeros(3), "sum": jnp.zeros(())},
             }[self.how]
@@ -366,8 +367,9 @@ BAD_BACKENDS = [
     ("bad{how=nonsense}", [], "backend 'bad' returned int, not an Artifact"),
     ("bad{how=run}", ["--emit=stage"], "backend 'bad' raised KeyError: 'boom'"),
     ("bad{how=run}", ["-o", "out"], "backend 'bad' raised KeyError: 'boom'"),
-    ("bad{how=executable}", [], "the compiled program could not be compiled or run: KeyError: 'boom'"),
-    ("bad{how=run}", [], "the compiled program could not be compiled or run: KeyError: 'boom'"),
+    ("bad{how=executable}", [], "the program of backend 'bad' could not be compiled or run: KeyError: 'boom'"),
+    ("bad{how=run}", [], "the program of backend 'bad' could not be compiled or run: KeyError: 'boom'"),
+    ("bad{how=exit}", [], "the program of backend 'bad' could not be compiled or run: SystemExit: boom"),
     ("bad{how=count}", [], "returned 0 outputs where plain JAX returns 2"),
     ("bad{how=shape}", [], "output 'output.y' is float32[3] where plain JAX gives float32[2, 4]"),
 ]
