@@ -83,6 +83,14 @@ def test_wrong_numbers_are_found_before_anything_is_written():
     assert artifact.notes() == ("The file was not run against JAX.",)
 
 
+def test_nan_that_gets_lost_is_found():
+    """LiteRT's REDUCE_MAX passes over NaN, also where the result is infinite without it."""
+    line = np.array([np.nan, np.inf, -np.inf, 0, 1, 2.5, -2.5, 1e30], np.float32)
+    with pytest.raises(CompileError, match="infinities or NaN stand in other places") as caught:
+        emitted(lambda x: x.max(), line)
+    assert "reduce_max" in str(caught.value)
+
+
 def test_a_file_that_does_not_load_is_an_error_with_the_culprit():
     def sorting(x):
         return jax.ops.segment_sum(jnp.sin(x), np.array([0, 0, 1]), 2) * 2
