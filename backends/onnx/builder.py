@@ -20,6 +20,8 @@ _T = ir.DataType
 _DIGEST_FROM = 256
 #: From this size on, arrays are told apart by their place in memory: hashing gigabytes takes seconds.
 _ADDRESS_FROM = 1 << 16
+#: Rows and columns of the pieces in which a matrix is compared with the transpose of another.
+_TILE = 128
 
 
 @dataclasses.dataclass
@@ -66,6 +68,8 @@ class Builder:
         """An initializer of the main graph; equal arrays share one."""
         array = np.asarray(array, dtype)
         if not array.flags.c_contiguous:
+            if array.ndim == 2 and self.holds(array.T):  # the matrix itself, seen from the other side
+                return self.op("Transpose", self.const(array.T), perm=[1, 0])
             array = np.ascontiguousarray(array)
         key = (array.dtype.name, array.shape, _content(array))
         if key in self._interned:
@@ -87,7 +91,7 @@ class Builder:
         for (dtype, shape, _), value in self._interned.items():
             if (dtype, shape) == (array.dtype.name, array.shape[::-1]) and value.const_value is not None:
                 other = value.const_value.numpy().T
-                if np.array_equal(other[0], array[0]) and np.array_equal(other, array):
+                if np.array_equal(other[0], array[0]) and _equal_in_tiles(other, array):
                     return value
         return None
 
@@ -97,7 +101,8 @@ class Builder:
 
     def holds(self, array: np.ndarray[Any, Any]) -> bool:
         """Whether a large array is among the initializers as it is."""
-        return array.nbytes >= _ADDRESS_FROM and (array.dtype.name, array.shape, _content(array)) in self._interned
+        laid_out = array.nbytes >= _ADDRESS_FROM and array.flags.c_contiguous
+        return laid_out and (array.dtype.name, array.shape, _content(array)) in self._interned
 
     # -- nodes ---------------------------------------------------------------------------------------------------
 
@@ -246,6 +251,13 @@ class Builder:
     def nodes(self) -> list[ir.Node]:
         """Nodes of the main graph."""
         return self._scopes[0].nodes
+
+
+def _equal_in_tiles(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    """Whether two large matrices are equal, of which one is read across its rows: by tiles, which stay in the cache."""
+    rows, columns = (range(0, n, _TILE) for n in a.shape)
+    tiles = ((slice(i, i + _TILE), slice(j, j + _TILE)) for i in rows for j in columns)
+    return all(np.array_equal(a[tile], b[tile]) for tile in tiles)
 
 
 def _content(array: np.ndarray[Any, Any]) -> Any:
