@@ -59,7 +59,8 @@ def _dot(eqn: Any) -> float:
 def _convolution(eqn: Any) -> float:
     kernel = eqn.invars[1].aval
     features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-    return 2.0 * _size(eqn.outvars[0].aval) * _size(kernel) / float(max(features, 1))
+    features = max(features, 1) if isinstance(features, int) else 1
+    return 2.0 * _size(eqn.outvars[0].aval) * _size(kernel) / features
 
 
 def _reduce_window(eqn: Any) -> float:

@@ -100,7 +100,10 @@ def check_results(program: Program, run: Any) -> Agreement | None:
     if any(eqn.primitive.name in _HIDDEN_STATE for eqn in equations):
         return None
     bits = [_precision(v.aval) for eqn in equations for v in eqn.outvars]
-    expected = program.evaluate_flat(program.examples)
+    try:
+        expected = program.evaluate_flat(program.examples)
+    except NotImplementedError:  # of symbolic dimensions JAX traces more than it runs: convolutions of as many groups
+        return None
     got = run(program.examples)
     if any(eqn.primitive.name == "composite" and eqn.params["name"] in _QUANTIZERS for eqn in equations):
         return _compare_quantized(program, expected, got)

@@ -1,10 +1,12 @@
-"""Matrix factorisations of any number of matrices."""
+"""Matrix factorisations of any number of matrices, and convolutions with a kernel for each image."""
 
+import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
 import pytest
 import xlapass
+from jax import lax
 
 RNG = np.random.default_rng(0)
 
@@ -34,3 +36,14 @@ def test_as_many_matrices_as_there_are(name):
     for count in (1, 4):
         a = matrices(count)
         np.testing.assert_allclose(run(a), function(a), rtol=1e-3, atol=1e-4)
+
+
+def test_a_kernel_for_each_image():
+    """As many groups as images: JAX traces and exports that, but does not run it with symbolic dimensions."""
+    function = jax.vmap(lambda x, w: lax.conv(x, w, (1, 1), "SAME"))
+    images, kernels = (RNG.standard_normal(s).astype(np.float32) for s in ((4, 1, 3, 5, 5), (4, 2, 3, 3, 3)))
+    made = xlapass.compile(function, images, kernels, pipeline="onnx", dynamic="b, ...")
+    assert "agrees" not in made.verification
+    for count in (1, 4):
+        x, w = images[:count], kernels[:count]
+        np.testing.assert_allclose(made.executable()(x, w), function(x, w), rtol=1e-4, atol=1e-4)

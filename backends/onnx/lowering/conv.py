@@ -68,9 +68,9 @@ class _Convolution:
             return constant(np.zeros((), self.eqn.aval.dtype), tuple(self.eqn.aval.shape))
         if rank == 0:
             result = self._pointwise()
-        elif is_float(self.dtype) and np.dtype(self.dtype) != np.float64:
+        elif is_float(self.dtype) and np.dtype(self.dtype) != np.float64 and isinstance(self.groups, int):
             result = self._kernel()
-        else:
+        else:  # also as many groups as there are rows of a batch: the operator's are an attribute
             result = self._products()
         value = self.ctx.build.cast(result, stored_type(self.eqn.aval.dtype))
         placed = self.ctx.result(value, typed(self.out_shape, self.eqn.aval.dtype))
