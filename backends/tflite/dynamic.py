@@ -31,6 +31,10 @@ class NotUniform(Exception):
     """Files for several sizes differ in a way that no single file can express; the message says how."""
 
 
+MOST_EXACT = 1 << 24
+"""Integers up to this one are numbers of float32."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     """A sum of products of symbols, which is what shapes depend on.
@@ -299,13 +303,47 @@ class _Subgraph:
             raise NotUniform("the shape of a constant depends on a size otherwise than by sums and products")
         one = data[0][tuple(slice(None) if size.is_known else slice(0, 1) for size in sizes)]
         if not all(_same(np.broadcast_to(one, d.shape), d) for d in data):
-            raise NotUniform("the values of a constant depend on a size")
+            return self._progression(index, data, sizes)
         source = self._constant(one)
         shape = self._vector(tuple(sizes))
         tensor = self.graph.tensors[index]
         return self._operator(
             "BROADCAST_TO", "BroadcastToOptions", [source, shape], list(tensor.shape), type=tensor.type, sizes=shapes
         )
+
+    def _progression(self, index: int, data: Sequence[np.ndarray[Any, Any]], sizes: Sequence[Size]) -> int:
+        """A constant that grows by equal steps along the only axis of unknown size, as the starts of lines do."""
+        unknown = [axis for axis, size in enumerate(sizes) if not size.is_known]
+        kind = data[0].dtype
+        longest = max(data, key=np.size)
+        is_whole = kind in (np.int32, np.int64, np.float32) and bool((np.abs(longest) <= MOST_EXACT).all())
+        if len(unknown) != 1 or not is_whole or longest.shape[unknown[0]] < 3:
+            raise NotUniform("the values of a constant depend on a size")
+        (axis,) = unknown
+        start, second = (longest.take([k], axis).astype(np.int32) for k in (0, 1))
+        column = [-1 if k == axis else 1 for k in range(len(sizes))]
+        for values in data:
+            steps = np.arange(values.shape[axis], dtype=np.int32).reshape(column)
+            if not _same((start + steps * (second - start)).astype(kind), values):
+                raise NotUniform("the values of a constant depend on a size")
+        tensor, number = self.graph.tensors[index], [self._constant(np.array(k, np.int32)) for k in (0, 1)]
+        scalar = self._constant(np.zeros(0, np.int32))
+        limit = self._operator("RESHAPE", "ReshapeOptions", [self._entry(sizes[axis]), scalar], [])
+        counted = self._operator("RANGE", "RangeOptions", [number[0], limit, number[1]], [1], sizes=[sizes[axis]])
+        column_sizes = [size if k == axis else self.merger.size([1] * len(data)) for k, size in enumerate(sizes)]
+        counted = self._operator(
+            "RESHAPE", "ReshapeOptions", [counted, self._constant(np.array(column, np.int32))], [1] * len(sizes),
+            sizes=column_sizes,
+        )  # fmt: skip
+        shape = list(tensor.shape)
+        scaled = self._operator("MUL", "MulOptions", [counted, self._constant(second - start)], shape, sizes=sizes)
+        total = self._operator("ADD", "AddOptions", [scaled, self._constant(start)], shape, sizes=sizes)
+        if kind == np.int32:
+            return total
+        return self._operator(
+            "CAST", "CastOptions", [total], shape, type=tensor.type, sizes=sizes,
+            inDataType=self._int32, outDataType=tensor.type,
+        )  # fmt: skip
 
     # -- new tensors and operators -------------------------------------------------------------------------------------
 

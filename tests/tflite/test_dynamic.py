@@ -46,11 +46,18 @@ def sizes_as_numbers(x):
     return x[:, 1:3], jnp.argmax(x, -1), x.mean(0), x.sum() * x.shape[0], jnp.ones((x.shape[0], 2)), x[::-1]
 
 
+def line_by_line(x):
+    """Where lines start depends on how many there are before."""
+    count = jnp.arange(x.shape[0])
+    return jnp.sort(x, 1), lax.top_k(x, 2), x[count, jnp.argmax(x, 1)], x + 2 * count[:, None]
+
+
 CASES = {
     "encoder": (encoder, "b, t, 16", [(1, 1, 16), (2, 5, 16)]),
     "recurrent": (recurrent, "b, ...", [(2, 5, 16), (1, 5, 16)]),
     "convolutional": (convolutional, "b, ...", [(2, 8, 8, 4), (5, 8, 8, 4)]),
     "sizes_as_numbers": (sizes_as_numbers, "b, ...", [(4, 6), (1, 6)]),
+    "line_by_line": (line_by_line, "b, ...", [(3, 6), (1, 6), (8, 6)]),
 }
 
 
