@@ -69,7 +69,12 @@ def jit(
 
     Returns:
       A callable with `jax.jit`'s ``lower``, ``trace``, ``eval_shape`` and ``clear_cache``.
+
+    Raises:
+      TypeError: ``fn`` is not callable, as from `jax.jit`.
     """
+    if fn is not None and not callable(fn):
+        raise TypeError(f"xlapass.jit takes a function, not {fn!r}")
     jax_options = {
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,

@@ -296,3 +296,8 @@ class Options:
     @xlapass.hookimpl
     def xlapass_compile_options(self):
         return {"narrow": xlapass.Entry(CompileOptions({"xla_cpu_prefer_vector_width": "128"}))}
+
+
+def test_what_is_no_function_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="takes a function, not 3"):
+        jit(3)
