@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from ...core.errors import UsageError
 from ...core.files import write_atomically
 from ...core.kernel_report import KernelReport
 from ...core.program import Program
-from . import check, integer, runtime
+from . import check, integer, runtime, serialization
 
 
 class OnnxArtifact(Artifact):
@@ -51,22 +51,26 @@ class OnnxArtifact(Artifact):
             self.external_data == "auto" and self.weight_bytes > runtime.PROTOBUF_LIMIT
         )
 
-    @functools.cached_property
+    @property
     def serialized(self) -> bytes:
         """The whole model as one protobuf message."""
+        return b"".join(self._parts())
+
+    def _parts(self) -> Iterator[bytes | memoryview]:
         if self.weight_bytes > runtime.PROTOBUF_LIMIT:
             raise UsageError(
                 f"the weights take {self.weight_bytes} bytes, more than one protobuf message can hold",
                 hint="save with external-data=auto",
             )
-        return ir.to_proto(self.model).SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+        return serialization.parts(*serialization.split(self.model))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Checks the model, then writes it, and beside it ``PATH.data`` when the weights go to a file of their own."""
         if self.verify:
             self.verification  # noqa: B018 - computed once, raises when the model is wrong
         if not self.is_external:
-            write_atomically(path, self.serialized)
+            message = self._parts()
+            write_atomically(path, lambda file: file.writelines(message))
             return
         target = Path(path)
         with tempfile.TemporaryDirectory(dir=target.parent if target.parent.is_dir() else None) as folder:
@@ -96,8 +100,9 @@ class OnnxArtifact(Artifact):
         if options:
             raise UsageError(f"the onnx executable has no option {min(options)!r}")
         if self.weight_bytes <= runtime.PROTOBUF_LIMIT:
-            proto = runtime.session_model(ir.to_proto(self.model))
-            return runtime.OnnxExecutable(self.program, proto.SerializeToString(), providers, threads)
+            proto, weights = serialization.split(self.model)
+            message = b"".join(serialization.parts(runtime.session_model(proto), weights))
+            return runtime.OnnxExecutable(self.program, message, providers, threads)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             ir.save(self.model, path, external_data="model.onnx.data")

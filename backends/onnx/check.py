@@ -17,6 +17,7 @@ from ...core.errors import CompileError
 from ...core.instruments.rounding import is_rounding, moved_by_rounding
 from ...core.program import Program
 from .operand import is_complex, is_key, stored_array
+from .serialization import split
 
 #: Initializers above this size are left out of the checker's copy: their types are all it looks at.
 _HEAVY = 1024
@@ -68,19 +69,10 @@ def check_structure(model: ir.Model) -> None:
 
 def _light_copy(model: ir.Model) -> onnx.ModelProto:
     """The model as a proto in which large weights are graph inputs."""
-    heavy = {name: v for name, v in model.graph.initializers.items() if v.const_value and v.const_value.nbytes > _HEAVY}
-    for name in heavy:
-        del model.graph.initializers[name]
-    try:
-        proto = ir.to_proto(model)
-    finally:
-        for name, value in heavy.items():
-            model.graph.initializers[name] = value
-    for name, value in heavy.items():
-        tensor = value.const_value
-        if tensor is not None:
-            shape = [int(d) for d in tensor.shape.numpy()]
-            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), shape))
+    proto, weights = split(model, _HEAVY)
+    for name, tensor in weights.items():
+        shape = [int(d) for d in tensor.shape.numpy()]
+        proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), shape))
     return proto
 
 

@@ -72,6 +72,25 @@ def test_same_program_same_bytes():
     assert artifact(fn, X).serialized == artifact(fn, X).serialized
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool"])
+def test_large_weights_are_written_as_protobuf_would(dtype):
+    """In parts, straight from their arrays: of one megabyte, of one that lies across, and with an empty one beside."""
+    rng = np.random.default_rng(0)
+    large, turned = (jnp.asarray(rng.integers(0, 2, shape), dtype) for shape in ((1024, 1024), (512, 300)))
+    across = np.asarray(turned).T
+    fn = lambda x: (x + large, across + x[:300, :512], jnp.zeros((0, 3), dtype) + x[:0, :3])  # noqa: E731
+    made = artifact(fn, jnp.zeros((1024, 1024), dtype))
+    read = onnx.load_from_string(made.serialized)
+    whole = ir.to_proto(made.model)
+    tensors = {tensor.name: tensor for tensor in whole.graph.initializer}
+    assert {tensor.name for tensor in read.graph.initializer} == set(tensors)
+    for tensor in read.graph.initializer:
+        assert tensor == tensors[tensor.name]
+    for proto in (read, whole):
+        del proto.graph.initializer[:], proto.graph.value_info[:]  # onnx-ir repeats the types of initializers there
+    assert read == whole
+
+
 def test_weights_are_held_once(operators):
     w = jnp.asarray(np.random.default_rng(0).standard_normal((300, 300)), jnp.float32)
     model = export(jax.make_jaxpr(lambda x: (x @ w) @ w + w[0])(np.ones((2, 300), np.float32)))
