@@ -25,7 +25,7 @@ from .geometry import (
 )
 from .products import product
 
-THIN = 32
+THIN = 64
 LONG = 2048
 EIGEN_GAIN, EIGEN_LOSS = 0.8, 1.1
 """Eigen's time beside YNNPACK's, for products of so many rows that are thin on one side, and for others."""
