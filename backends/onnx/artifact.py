@@ -114,7 +114,8 @@ class OnnxArtifact(Artifact):
         check.check_structure(self.model)
         agreement = check.check_results(self.program, lambda flat: self.executable().run_flat(flat, self.limit_s))
         if agreement is None:
-            return "The ONNX checker passes; not run against JAX: no example inputs, or numbers that no two runs share."
+            why = "no example inputs, numbers that no two runs share, or symbolic sizes that JAX itself cannot run"
+            return f"The ONNX checker passes; not run against JAX: {why}."
         return f"The ONNX checker passes; {agreement}."
 
     def notes(self) -> Sequence[str]:
